@@ -1,0 +1,70 @@
+/* HTTP: the only caller of libmicrohttpd. One thread with epoll, which shares nothing with the engine
+ * but counters and the snapshot of the lanes, and has its own database connection.
+ * Errors are RFC 9457 application/problem+json. */
+#ifndef SAGA_HTTP_H
+#define SAGA_HTTP_H
+
+#include <jansson.h>
+
+#include "conf.h"
+#include "err.h"
+#include "pg.h"
+#include "saga.h"
+
+struct saga_request;
+
+struct saga_route {
+    const char *method; /* "GET" (HEAD is served from it), "POST" */
+    const char *path;   /* "/api/v1/orders/{id}" */
+    void (*handle)(struct saga_request *req);
+};
+
+/* What a handler asks. Texts live as long as the request. */
+const char *saga_path(const struct saga_request *req, const char *name);   /* "id" of the path */
+const char *saga_query(const struct saga_request *req, const char *name);  /* NULL: not given */
+const char *saga_header(const struct saga_request *req, const char *name); /* NULL: not given */
+const char *saga_body(const struct saga_request *req, size_t *n);
+struct saga_pg *saga_http_pg(struct saga_request *req); /* of the HTTP thread; connected on demand */
+struct saga_arena *saga_http_arena(struct saga_request *req);
+
+/* Exactly one of these per request. */
+void saga_reply(struct saga_request *req, int status, json_t *body); /* Takes body. application/json */
+void saga_reply_text(struct saga_request *req, int status, const char *type, const char *text, size_t n);
+void saga_reply_problem(struct saga_request *req, int status, const char *title, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
+void saga_reply_error(struct saga_request *req, const struct saga_err *err); /* RETRY 503, POISON 400 or 422, else 500 */
+void saga_reply_header(struct saga_request *req, const char *name, const char *value); /* before the reply */
+
+/* ---- What the engine shows ---- */
+
+struct saga_lane_view {
+    int32_t lane;
+    int64_t term, last_seq, published, unpublished_bytes;
+    int inputs;
+    struct saga_input_view {
+        const char *topic; /* static */
+        int64_t next_offset, end_offset, held; /* end -1: not known; held -1: none */
+        char last_id[64];
+        bool stopped;
+    } input[6];
+    char state[16];  /* "taking", "running", "paused", "stopped", "lost" */
+    char why[256];   /* stopped or paused: what was found, what it means, which command decides */
+};
+
+/* Given by the engine; may be called from the HTTP thread at any time. */
+struct saga_view {
+    int (*lanes)(struct saga_lane_view *out, int max); /* copies the snapshot; -> number */
+    int (*total)(void);                                /* lanes of the service, 0: not known yet */
+    int64_t (*turned)(void); /* when the engine's loop last turned, us of CLOCK_MONOTONIC */
+    /* one line of what keeps the service from being ready, or NULL: "database: connection refused" */
+    const char *(*waits)(char *text, size_t n);
+};
+
+/* Starts the thread: the service's routes and /livez, /readyz[?verbose], /lanes, /metrics.
+ * port: the one bound. A busy port: SAGA_FATAL, err says who holds it if that can be seen, and that
+ * HTTP_LISTEN moves us. */
+int saga_http_start(const struct saga_conf *conf, const struct saga_service *service,
+                    const struct saga_view *view, int *port, struct saga_err *err);
+void saga_http_stop(void);
+
+#endif
