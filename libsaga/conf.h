@@ -26,7 +26,10 @@ struct saga_conf {
     int64_t memory;           /* SAGA_MEMORY, bytes of recent rows kept in memory, 16 MiB */
 };
 
-/* Durations are read as "900", "900s", "250ms", "10min"; sizes as "1073741824", "1GiB", "16MiB".
+/* A numeric setting (of the service's too) is of its default's kind: "900s" is a duration, kept in
+ * microseconds and read as "900" (seconds), "900s", "250ms", "10min", "1h"; "16MiB" is a size, kept in
+ * bytes and read as "1073741824", "1GiB", "16MiB"; "16" is a plain number. min and max are in what is
+ * kept; max 0: no upper limit. An empty variable counts as not set.
  * Handles --help (prints service->about, usage, examples, every setting with default and meaning;
  * *exit_now is true) and --version. -> 0, or SAGA_FATAL with one line that names variable, value and
  * what is accepted (exit 78). */
