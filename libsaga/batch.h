@@ -4,7 +4,7 @@
  * whole world, and load and store are nothing.
  *
  * Order of calls: saga_batch_reset; saga_batch_add... (inputs name rows: saga_batch_row makes slots);
- * the caller fills slots (row, stored) that it can; saga_batch_lane for each lane; saga_batch_decide. */
+ * the caller fills the slots' rows and the lanes' writers; saga_batch_decide. */
 #ifndef SAGA_BATCH_H
 #define SAGA_BATCH_H
 
@@ -20,6 +20,7 @@ struct saga_slot {
     uint32_t hash;
     int32_t lane;    /* orders */
     void *row;       /* NULL: not known yet */
+    void *origin;    /* row before its first change */
     bool changed;
     bool ask;        /* engine: to be loaded */
     bool names_more; /* orders: the shared load needs it as $2 */
@@ -77,12 +78,14 @@ struct saga_writer {
 struct saga_batch {
     const struct saga_service *service;
     const char *history; /* of this installation, for forwarded-id */
+    const char *source;  /* "/order-svc" */
+    const char *topic, *dead; /* "order.events", "order.dlq" */
     int32_t lanes;       /* N */
     struct saga_arena arena;
     struct saga_slots orders, shared;
     struct saga_in *in;
     int n, cap;
-    struct saga_writer *writer; /* by lane, NULL entries are not of the batch */
+    struct saga_writer *writer; /* by lane, lanes of them: working copies, set by the caller */
     int64_t now;                /* us */
     struct saga_buf values;
     struct saga_out *out;
@@ -104,12 +107,16 @@ struct saga_in *saga_batch_add(struct saga_batch *b, enum saga_kind kind, int32_
 struct saga_slot *saga_batch_row(struct saga_batch *b, struct saga_slots *rows, const char *key);
 struct saga_slot *saga_slots_find(const struct saga_slots *rows, const char *key);
 const struct saga_rule *saga_rule_of(const struct saga_service *service, const char *type);
-/* Makes the slots that the inputs name: orders, and shared rows by the service's hook. */
+/* Makes slots of the shared rows that the inputs name (the service's hook). Orders' slots are there. */
 void saga_batch_name(struct saga_batch *b);
 
-/* Runs the rules over the inputs [0, n). Rows that are still NULL are made: zeroed, stored = false.
- * Starts anew each time: what an earlier run changed or emitted is forgotten, unless keep (the
- * simulation, whose rows are the world). -> 0, or SAGA_POISON: see impossible. */
+/* Runs the rules over the inputs. Rows that are still NULL are made: zeroed, stored = false. Starts
+ * anew each time: what an earlier run changed or emitted is forgotten; writer moves only here.
+ * -> 0, or SAGA_POISON: an impossible cell, see impossible. */
 int saga_batch_decide(struct saga_batch *b, int64_t now, struct saga_err *err);
+
+/* The simulation, whose rows are the world: what decide changed is stored; inputs, outbox rows, calls
+ * and log rows are emptied, rows stay. */
+void saga_batch_commit(struct saga_batch *b);
 
 #endif

@@ -30,7 +30,13 @@ int32_t saga_lane_of(const char *key, size_t n, int32_t lanes);
 
 /* ---- Reading ---- */
 
-enum saga_verdict { SAGA_NEXT, SAGA_DUPLICATE, SAGA_GAP, SAGA_FORK };
+enum saga_verdict {
+    SAGA_NEXT,      /* apply */
+    SAGA_DUPLICATE, /* drop, count */
+    SAGA_GAP,       /* drop, count, held */
+    SAGA_FORK,      /* the writer's history was restarted or restored: the input stops */
+    SAGA_UNREAD,    /* drop: the input seeks back when this batch is committed, or is stopped */
+};
 
 /* One topic as read by one lane. next_offset, screened and last are columns of lane_input. */
 struct saga_input {
@@ -40,7 +46,8 @@ struct saga_input {
     int64_t held;        /* lowest offset in a gap, -1: none, */
     struct saga_id held_previous; /* and what must come before it */
     int64_t held_since;  /* microseconds, */
-    bool rewound;        /* and the input was read again from its earliest record */
+    bool reached;        /* what was missing has been applied: seek to held after COMMIT */
+    bool rewound;        /* the input was read again from its earliest record */
     bool stopped;        /* fork: nothing more is read */
 };
 
