@@ -15,7 +15,7 @@ struct saga_block;
 struct saga_arena { /* {0} is an empty one */
     char *at, *end;
     struct saga_block *blocks; /* newest first */
-    size_t used;               /* bytes given out since the last reset */
+    size_t used;               /* bytes of its blocks */
 };
 
 void *saga_arena_more(struct saga_arena *a, size_t n);
