@@ -1,0 +1,92 @@
+# Targets: all demo check up down status kill start bench sim format lint clean      (README.md tells more)
+#
+# Everything that is made lies below build/ (with SANITIZE=1 below build/sanitize/). CFLAGS and LDFLAGS
+# are the caller's, V=1 shows the commands. A new service is one word here:
+SERVICES = order-svc inventory-svc payment-svc
+
+B = build$(if $(SANITIZE),/sanitize)
+PKGS = rdkafka jansson libpq uuid libmicrohttpd libcurl
+# Asked for at their first use only: on a bare machine pkg-config is not there before $(B)/packages is.
+PKG_CFLAGS = $(eval PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS)))$(PKG_CFLAGS)
+PKG_LIBS = $(eval PKG_LIBS := $(shell pkg-config --libs $(PKGS)))$(PKG_LIBS)
+CHECK_LIBS = $(eval CHECK_LIBS := $(shell pkg-config --libs check))$(CHECK_LIBS)
+
+WARN = -std=c11 -Wall -Wextra -Werror -Wno-missing-field-initializers -Wshadow -Wstrict-prototypes \
+       -Wmissing-prototypes -Wformat=2 -Wtrampolines -Wimplicit-fallthrough
+HARD = $(if $(SANITIZE)$(findstring -O0,$(CFLAGS)),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2) \
+       -fstack-protector-strong -fstack-clash-protection -fno-strict-overflow \
+       -fno-delete-null-pointer-checks $(if $(filter x86_64,$(shell uname -m)),-fcf-protection=full)
+SANE = $(if $(SANITIZE),-fsanitize=address$(,)undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
+,    = ,
+CC   = gcc
+COMPILE = $(CC) $(WARN) -D_GNU_SOURCE -Ilibsaga -Ischemas -I$(B)/gen/$(*D) $(INC) $(PKG_CFLAGS) \
+          -O2 -g -pthread -fPIE $(HARD) $(SANE) -MMD -MP $(CFLAGS)
+LINK = $(CC) -pthread -pie $(SANE) -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--as-needed $(CFLAGS) $(LDFLAGS)
+say  = @$(if $(V),,printf '  %-5s %s\n' $1 '$2' &&)
+
+objs    = $(patsubst %.c,$(B)/obj/%.o,$(wildcard $(1:%=%/*.c)))
+LIB     = $(call objs,schemas) $(B)/libsaga.a
+RULES   = $(filter-out %/main.o,$(call objs,$(SERVICES)))# the services without their main()
+FOLDERS = libsaga libsaga/sagactl schemas $(SERVICES) test/lib test/unit test/sim test/live test/bench
+SUITES  = $(foreach t,unit sim live,$(if $(wildcard test/$t/*.c),$(B)/test/$t))
+TOOLS   = $(addprefix $(B)/bin/kafka-,topics console-producer console-consumer consumer-groups get-offsets)
+BINS    = $(patsubst %/main.c,$(B)/bin/%,$(wildcard $(SERVICES:%=%/main.c))) \
+          $(if $(wildcard libsaga/sagactl/*.c),$(B)/bin/sagactl) $(TOOLS)
+BENCHES = $(patsubst test/bench/%.c,$(B)/bench/%,$(wildcard test/bench/*.c))
+C_FILES = $(wildcard $(FOLDERS:%=%/*.[ch]))
+SCRIPTS = $(shell grep -lIs '^\#!.*bash' .ci/* $$(find deploy test -type f 2>/dev/null))
+
+MAKEFLAGS += --no-builtin-rules -j$(shell nproc)
+.DELETE_ON_ERROR:
+.SECONDARY:
+.PHONY: all demo check up down status kill start bench sim format lint clean
+
+all: $(BINS) $(SUITES) $(BENCHES)
+up demo: all
+	@deploy/local/$@
+down status:
+	@deploy/local/$@
+kill start: # S=payment, or order, inventory, kafka, postgres, redis
+	@deploy/local/$@ $(S)
+check: all lint
+	@test/check
+bench: all
+	@test/bench/run
+sim: $(filter %/sim,$(SUITES))
+	@$(B)/test/sim
+lint: $(B)/packages
+	@test/lint '$(SCRIPTS)' '$(C_FILES)'
+format: $(B)/packages
+	clang-format -i $(C_FILES)
+clean:
+	@deploy/local/clean
+
+$(B)/packages: deploy/local/packages
+	@deploy/local/packages && mkdir -p $(@D) && touch $@
+$(B)/libsaga.a: $(call objs,libsaga)
+	$(call say,ar,$@)rm -f $@ && $(AR) rcs $@ $^
+$(foreach s,$(SERVICES),$(eval $(B)/bin/$s: $(call objs,$s)))
+$(B)/bin/sagactl: $(call objs,libsaga/sagactl)
+$(SUITES): $(B)/test/%: $(RULES) $(call objs,test/lib)
+$(foreach t,unit sim live,$(eval $(B)/test/$t: $(call objs,test/$t)))
+$(BENCHES): $(B)/bench/%: $(B)/obj/test/bench/%.o $(RULES) $(call objs,test/lib)
+$(SUITES): EXTRA = $(CHECK_LIBS)
+$(filter-out $(TOOLS),$(BINS)) $(SUITES) $(BENCHES): $(LIB)
+	$(call say,link,$@)mkdir -p $(@D) && $(LINK) $(filter %.o,$^) $(filter %.a,$^) -o $@ $(PKG_LIBS) $(EXTRA)
+$(TOOLS): deploy/local/kafka-tool
+	@mkdir -p $(@D) && ln -sf $(CURDIR)/$< $@
+
+$(B)/obj/test/%: INC = -I. -Itest/lib $(SERVICES:%=-I%)
+$(B)/obj/%.o: %.c Makefile | $(B)/packages
+	$(call say,cc,$<)mkdir -p $(@D) && $(COMPILE) -c $< -o $@
+# The text of sql/*.sql as C strings; a question mark is escaped because C11 still knows trigraphs.
+$(B)/gen/%/sql.h: Makefile
+	@mkdir -p $(@D) && { printf '#include <stddef.h>\nstatic const char *const migrations[] = {\n'; for f in \
+	  $(filter %.sql,$^); do sed 's/[\\"?]/\\&/g; s/.*/"&\\n"/' $$f; echo ,; done; echo 'NULL};'; } >$@
+define has_sql # $1: a folder with sql/; the folder itself is named because a file may vanish
+$(B)/gen/$1/sql.h: $1/sql $(sort $(wildcard $1/sql/*.sql))
+$(call objs,$1): $(B)/gen/$1/sql.h
+endef
+$(foreach f,$(patsubst %/sql,%,$(wildcard $(FOLDERS:%=%/sql))),$(eval $(call has_sql,$f)))
+
+-include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
