@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "event.h"
+#include "json.h"
 
 enum { LIMIT = 50, LIMIT_MAX = 500, LOOKED_AT_MAX = 5000 };
 
