@@ -26,12 +26,14 @@ struct saga_rows; /* one statement's result */
 /* conninfo: DATABASE_URL or "" for libpq's PG* variables. name: application_name. schema: search_path.
  * Does not connect. */
 struct saga_pg *saga_pg_new(const char *conninfo, const char *name, const char *schema);
+void saga_pg_session(struct saga_pg *pg, const char *sql); /* static: run after each connect */
 void saga_pg_free(struct saga_pg *pg);
 int saga_pg_connect(struct saga_pg *pg, struct saga_err *err); /* if it is not; -> 0, SAGA_RETRY, SAGA_FATAL */
 void saga_pg_close(struct saga_pg *pg);
 bool saga_pg_connected(const struct saga_pg *pg);
 int saga_pg_pid(const struct saga_pg *pg);
 int saga_pg_socket(const struct saga_pg *pg);
+short saga_pg_events(const struct saga_pg *pg); /* POLLIN, and POLLOUT while something is unsent */
 
 /* ---- Parameters ---- */
 enum { SAGA_PARAMS_MAX = 24 };
@@ -62,13 +64,13 @@ enum { SAGA_OID_BOOL = 16, SAGA_OID_BYTEA = 17, SAGA_OID_INT8 = 20, SAGA_OID_INT
        SAGA_OID_TEXT = 25, SAGA_OID_TIMESTAMPTZ = 1184, SAGA_OID_JSONB = 3802 };
 
 /* ---- Pipeline ---- */
-/* Appends a statement to the pipeline. what names it in errors; ours: a table of the service (its class
- * 22 and 23 errors are the batch's content, 4.7). */
+/* Appends a statement to the pipeline. */
 int saga_pg_send(struct saga_pg *pg, const char *sql, const struct saga_params *p, struct saga_err *err);
 /* Ends it by a Sync and flushes. Results come by saga_pg_wait(). */
 int saga_pg_sync(struct saga_pg *pg, struct saga_err *err);
 /* Without blocking: -> 1 all results of the pipeline are there, 0 not yet (poll the socket), or an
- * error; with an error the whole pipeline has failed and err has SQLSTATE and text. */
+ * error, and the whole pipeline has failed: SAGA_RETRY, or SAGA_POISON for SQLSTATE classes 22 and 23
+ * (the content, 4.7). err has SQLSTATE and text. A lost connection is closed. */
 int saga_pg_ready(struct saga_pg *pg, struct saga_err *err);
 int saga_pg_wait(struct saga_pg *pg, struct saga_err *err); /* the same, blocking, -> 0 */
 const struct saga_rows *saga_pg_result(const struct saga_pg *pg, int i); /* of statement i, until the next send */

@@ -149,7 +149,9 @@ struct saga_route; /* http.h */
 struct saga_service {
     const char *name; /* "order": of order-svc, its topics order.events and order.dlq, its schema order_svc */
     const char *about;           /* a line for --help */
-    const char *requests;        /* topic of requests, or NULL */
+    const char *requests;        /* topic of requests, or NULL; */
+    const struct saga_event *const *accepts; /* what may stand in it, up to NULL; */
+    const struct saga_event *creates;        /* the one that may come without order_id */
     const char *const *events;   /* topics of events, <service>.events, up to NULL */
     const char *const *states;   /* up to NULL; [0] is none */
     const struct saga_rule *rules;             /* up to {0} */

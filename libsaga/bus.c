@@ -1,0 +1,534 @@
+/* Kafka by librdkafka: the group's consumer and where it reads. The producer is bus_send.c. */
+#include "bus_private.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "log.h"
+
+static const char *const common[][2] = {
+    {"client.id", "saga"},
+    {"socket.nagle.disable", "true"},
+    {"reconnect.backoff.ms", "50"},
+    {"reconnect.backoff.max.ms", "1000"},
+    {"topic.metadata.refresh.interval.ms", "60000"},
+    {"allow.auto.create.topics", "false"},
+    {"log.connection.close", "false"},
+};
+
+static const char *const consumer[][2] = {
+    {"enable.auto.commit", "false"},
+    {"enable.auto.offset.store", "false"},
+    {"auto.offset.reset", "error"}, /* a lost position is found, never jumped over */
+    {"partition.assignment.strategy", "range"},
+    {"enable.partition.eof", "false"},
+    {"queued.max.messages.kbytes", "16384"},
+    {"fetch.max.bytes", "8388608"},
+    {"fetch.message.max.bytes", "1048576"},
+    {"fetch.wait.max.ms", "500"},
+    {"fetch.error.backoff.ms", "100"},
+    {"max.poll.interval.ms", "300000"},
+};
+
+static void on_log(const rd_kafka_t *rk, int level, const char *facility, const char *text)
+{
+    (void)rk;
+    char line[400];
+
+    snprintf(line, sizeof line, "%s: %s", facility, text);
+    saga_log_text(level <= 3 ? SAGA_WARN : SAGA_DEBUG, "kafka client", line);
+}
+
+static void on_error(rd_kafka_t *rk, int code, const char *text, void *opaque)
+{
+    struct saga_bus *bus = opaque;
+
+    if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) {
+        bus->up = false;
+    } else if (code == RD_KAFKA_RESP_ERR__FATAL) {
+        if (rk == bus->producer)
+            bus->producer_dead = true;
+        else if (rk == bus->consumer)
+            bus->fatal = rd_kafka_fatal_error(rk, bus->fatal_text, sizeof bus->fatal_text);
+    }
+    saga_log_text(SAGA_DEBUG, "kafka client", text);
+}
+
+int saga_bus_set(rd_kafka_conf_t *rc, const char *name, const char *value, struct saga_err *err)
+{
+    char text[200];
+
+    if (rd_kafka_conf_set(rc, name, value, text, sizeof text) != RD_KAFKA_CONF_OK)
+        return saga_err(err, SAGA_FATAL, "KAFKA_CONFIG: %s", text);
+    return 0;
+}
+
+/* KAFKA_CONFIG: "name=value" lines, # for comments, as Kafka's own tools read them. */
+static int add_file(rd_kafka_conf_t *rc, const char *path, struct saga_err *err)
+{
+    char line[1024];
+    int rc_code = 0;
+    FILE *f = fopen(path, "r");
+
+    if (!f)
+        return saga_err(err, SAGA_FATAL, "KAFKA_CONFIG=%s: %s", path, strerror(errno));
+    while (rc_code == 0 && fgets(line, sizeof line, f)) {
+        char *value = strchr(line, '=');
+        line[strcspn(line, "\r\n")] = '\0';
+        if (!*line || *line == '#' || !value)
+            continue;
+        *value = '\0';
+        rc_code = saga_bus_set(rc, line, value + 1, err);
+    }
+    fclose(f);
+    return rc_code;
+}
+
+rd_kafka_conf_t *saga_bus_conf(struct saga_bus *bus, const char *const (*settings)[2], size_t n,
+                               struct saga_err *err)
+{
+    rd_kafka_conf_t *rc = rd_kafka_conf_new();
+    int bad = saga_bus_set(rc, "bootstrap.servers", bus->conf->brokers, err);
+
+    for (size_t i = 0; i < sizeof common / sizeof *common && !bad; i++)
+        bad = saga_bus_set(rc, common[i][0], common[i][1], err);
+    for (size_t i = 0; i < n && !bad; i++)
+        bad = saga_bus_set(rc, settings[i][0], settings[i][1], err);
+    if (!bad && *bus->conf->kafka_config)
+        bad = add_file(rc, bus->conf->kafka_config, err);
+    if (bad) {
+        rd_kafka_conf_destroy(rc);
+        return NULL;
+    }
+    rd_kafka_conf_set_opaque(rc, bus);
+    rd_kafka_conf_set_log_cb(rc, on_log);
+    rd_kafka_conf_set_error_cb(rc, on_error);
+    return rc;
+}
+
+/* The full name of a topic. */
+const char *saga_bus_name(const struct saga_bus *bus, const char *topic, char *out, size_t n)
+{
+    snprintf(out, n, "%s%s", bus->conf->prefix, topic);
+    return out;
+}
+
+void saga_bus_wake(struct saga_bus *bus, rd_kafka_queue_t *queue)
+{
+    static const uint64_t one = 1;
+
+    rd_kafka_queue_io_event_enable(queue, bus->fd, &one, sizeof one);
+    rd_kafka_queue_destroy(queue);
+}
+
+/* ---- Assignment ---- */
+
+/* Fetches what is being read from where it is to be read; the rest of the assignment is paused. */
+static void assign(struct saga_bus *bus)
+{
+    rd_kafka_topic_partition_list_t *all, *idle, *busy;
+    char name[300];
+
+    all = rd_kafka_topic_partition_list_new(bus->lanes_n * bus->topics_n);
+    idle = rd_kafka_topic_partition_list_new(bus->lanes_n * bus->topics_n);
+    busy = rd_kafka_topic_partition_list_new(bus->lanes_n * bus->topics_n);
+    for (int t = 0; t < bus->topics_n; t++) {
+        saga_bus_name(bus, bus->topics[t], name, sizeof name);
+        for (int i = 0; i < bus->lanes_n; i++) {
+            struct position *p = &bus->position[t][bus->lanes[i]];
+            int64_t offset = p->offset < 0 ? 0 : p->offset;
+            rd_kafka_topic_partition_list_add(all, name, bus->lanes[i])->offset = offset;
+            rd_kafka_topic_partition_list_add(p->reading ? busy : idle, name, bus->lanes[i]);
+        }
+    }
+    rd_kafka_resp_err_t code = rd_kafka_assign(bus->consumer, all);
+    if (code)
+        saga_log_text(SAGA_WARN, "assign", rd_kafka_err2str(code));
+    if (idle->cnt)
+        rd_kafka_pause_partitions(bus->consumer, idle);
+    if (busy->cnt)
+        rd_kafka_resume_partitions(bus->consumer, busy);
+    rd_kafka_topic_partition_list_destroy(all);
+    rd_kafka_topic_partition_list_destroy(idle);
+    rd_kafka_topic_partition_list_destroy(busy);
+    bus->reassign = false;
+}
+
+static void make_room(struct saga_bus *bus, int32_t lane)
+{
+    int32_t n = bus->room;
+
+    if (lane < n)
+        return;
+    bus->room = lane + 1;
+    bus->lanes = saga_realloc(bus->lanes, (size_t)bus->room * sizeof *bus->lanes);
+    for (int t = 0; t < bus->topics_n; t++) {
+        bus->position[t] =
+            saga_realloc(bus->position[t], (size_t)bus->room * sizeof *bus->position[t]);
+        for (int32_t i = n; i < bus->room; i++)
+            bus->position[t][i] = (struct position){.offset = -1, .commit = -1};
+    }
+}
+
+static int by_number(const void *a, const void *b)
+{
+    int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+/* A lane is ours when its partition of every topic is: range gives the same numbers of all. */
+static void on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t code,
+                         rd_kafka_topic_partition_list_t *parts, void *opaque)
+{
+    struct saga_bus *bus = opaque;
+    int32_t highest = -1;
+
+    if (code != RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
+        rd_kafka_assign(rk, NULL);
+        bus->lanes_n = 0;
+        bus->events.assigned(bus->events.owner, NULL, 0);
+        return;
+    }
+    for (int i = 0; i < parts->cnt; i++)
+        highest = parts->elems[i].partition > highest ? parts->elems[i].partition : highest;
+    make_room(bus, highest);
+    int *seen = calloc((size_t)highest + 2, sizeof *seen);
+    bus->lanes_n = 0;
+    for (int i = 0; seen && i < parts->cnt; i++)
+        if (++seen[parts->elems[i].partition] == bus->topics_n)
+            bus->lanes[bus->lanes_n++] = parts->elems[i].partition;
+    free(seen);
+    qsort(bus->lanes, (size_t)bus->lanes_n, sizeof *bus->lanes, by_number);
+    for (int t = 0; t < bus->topics_n; t++)
+        for (int32_t i = 0; i < bus->room; i++)
+            bus->position[t][i].reading = false;
+    assign(bus);
+    bus->events.assigned(bus->events.owner, bus->lanes, bus->lanes_n);
+}
+
+/* ---- Life ---- */
+
+static int subscribe(struct saga_bus *bus, struct saga_err *err)
+{
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(bus->topics_n);
+    char name[300];
+
+    for (int t = 0; t < bus->topics_n; t++)
+        rd_kafka_topic_partition_list_add(
+            list, saga_bus_name(bus, bus->topics[t], name, sizeof name), RD_KAFKA_PARTITION_UA);
+    rd_kafka_resp_err_t code = rd_kafka_subscribe(bus->consumer, list);
+    rd_kafka_topic_partition_list_destroy(list);
+    return code ? saga_err(err, SAGA_FATAL, "subscribe: %s", rd_kafka_err2str(code)) : 0;
+}
+
+static int join(struct saga_bus *bus, const char *group, struct saga_err *err)
+{
+    char text[300], timeout[24], beat[24];
+    rd_kafka_conf_t *rc =
+        saga_bus_conf(bus, consumer, sizeof consumer / sizeof *consumer, err);
+
+    if (!rc)
+        return SAGA_FATAL;
+    snprintf(timeout, sizeof timeout, "%" PRId64, bus->conf->session_timeout / 1000);
+    snprintf(beat, sizeof beat, "%" PRId64, bus->conf->session_timeout / 1000 / 5);
+    if (saga_bus_set(rc, "group.id", saga_bus_name(bus, group, text, sizeof text), err) < 0 ||
+        saga_bus_set(rc, "group.instance.id", bus->conf->instance, err) < 0 ||
+        saga_bus_set(rc, "session.timeout.ms", timeout, err) < 0 ||
+        saga_bus_set(rc, "heartbeat.interval.ms", beat, err) < 0) {
+        rd_kafka_conf_destroy(rc);
+        return SAGA_FATAL;
+    }
+    rd_kafka_conf_set_rebalance_cb(rc, on_rebalance);
+    bus->consumer = rd_kafka_new(RD_KAFKA_CONSUMER, rc, text, sizeof text);
+    if (!bus->consumer) {
+        rd_kafka_conf_destroy(rc);
+        return saga_err(err, SAGA_FATAL, "kafka consumer: %s", text);
+    }
+    rd_kafka_poll_set_consumer(bus->consumer);
+    saga_bus_wake(bus, rd_kafka_queue_get_consumer(bus->consumer));
+    return subscribe(bus, err);
+}
+
+struct saga_bus *saga_bus_new(const struct saga_conf *conf, const char *group,
+                              const char *const *topics, const struct saga_bus_events *events,
+                              struct saga_err *err)
+{
+    struct saga_bus *bus = calloc(1, sizeof *bus);
+
+    if (!bus)
+        abort();
+    *bus = (struct saga_bus){.conf = conf, .events = *events, .topics = topics, .up = true};
+    while (topics[bus->topics_n])
+        bus->topics_n++;
+    bus->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    if (saga_bus_renew(bus, err) < 0 || join(bus, group, err) < 0) {
+        saga_bus_close(bus, 100);
+        return NULL;
+    }
+    return bus;
+}
+
+static void *close_consumer(void *arg)
+{
+    struct saga_bus *bus = arg;
+
+    rd_kafka_consumer_close(bus->consumer);
+    bus->closed = true;
+    return NULL;
+}
+
+/* Closing can hang in librdkafka 2.0.2: it gets a thread of its own, and the process ends anyway. */
+void saga_bus_close(struct saga_bus *bus, int ms)
+{
+    pthread_t thread;
+
+    if (bus->producer)
+        rd_kafka_flush(bus->producer, ms / 2);
+    if (bus->current) {
+        rd_kafka_message_destroy(bus->current);
+        bus->current = NULL;
+    }
+    if (bus->consumer && pthread_create(&thread, NULL, close_consumer, bus) == 0) {
+        pthread_detach(thread);
+        for (int waited = 0; !bus->closed && waited < ms / 2; waited += 10)
+            poll(NULL, 0, 10);
+    }
+}
+
+int saga_bus_fd(const struct saga_bus *bus)
+{
+    return bus->fd;
+}
+
+bool saga_bus_up(const struct saga_bus *bus)
+{
+    return bus->up;
+}
+
+int saga_bus_serve(struct saga_bus *bus, struct saga_err *err)
+{
+    uint64_t count;
+
+    if (read(bus->fd, &count, sizeof count) < 0 && errno != EAGAIN)
+        return saga_err(err, SAGA_FATAL, "eventfd: %s", strerror(errno));
+    rd_kafka_poll(bus->producer, 0);
+    if (bus->fatal)
+        return saga_err(err, SAGA_FATAL,
+                        bus->fatal == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID
+                            ? "another process has SAGA_INSTANCE=%s in this group: give each its "
+                              "own (%s)"
+                            : "kafka consumer of %s: %s",
+                        bus->conf->instance, bus->fatal_text);
+    if (bus->producer_dead)
+        return saga_err(err, SAGA_RETRY, "kafka producer failed");
+    return 0;
+}
+
+/* ---- Reading ---- */
+
+static int topic_of(const struct saga_bus *bus, const rd_kafka_message_t *m)
+{
+    const char *name = m->rkt ? rd_kafka_topic_name(m->rkt) : "";
+    size_t prefix = strlen(bus->conf->prefix);
+
+    for (int t = 0; t < bus->topics_n; t++)
+        if (strlen(name) > prefix && !strcmp(name + prefix, bus->topics[t]))
+            return t;
+    return -1;
+}
+
+static void note(struct saga_bus *bus, const rd_kafka_message_t *m)
+{
+    if (m->err == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
+        bus->up = false;
+    saga_log_text(SAGA_DEBUG, "kafka consumer", rd_kafka_message_errstr(m));
+}
+
+int saga_bus_next(struct saga_bus *bus, struct saga_record *record, int *topic)
+{
+    rd_kafka_message_t *m;
+
+    if (bus->current) {
+        rd_kafka_message_destroy(bus->current);
+        bus->current = NULL;
+    }
+    if (bus->reassign)
+        assign(bus);
+    while ((m = rd_kafka_consumer_poll(bus->consumer, 0))) {
+        struct position *p;
+        *topic = topic_of(bus, m);
+        *record = (struct saga_record){.partition = m->partition, .offset = m->offset};
+        p = *topic < 0 || m->partition >= bus->room ? NULL
+                                                   : &bus->position[*topic][m->partition];
+        if (m->err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET && p && p->reading) {
+            rd_kafka_message_destroy(m);
+            p->reading = false;
+            return SAGA_POISON;
+        }
+        if (m->err || !p || !p->reading || m->offset < p->offset) {
+            if (m->err)
+                note(bus, m);
+            rd_kafka_message_destroy(m);
+            continue;
+        }
+        bus->up = true;
+        bus->current = m;
+        p->offset = m->offset + 1;
+        record->topic = bus->topics[*topic];
+        record->time_ms = rd_kafka_message_timestamp(m, NULL);
+        record->key = m->key;
+        record->key_n = m->key_len;
+        record->value = m->payload;
+        record->value_n = m->len;
+        return 1;
+    }
+    return 0;
+}
+
+void saga_bus_headers(struct saga_bus *bus, struct saga_record *record)
+{
+    rd_kafka_headers_t *headers;
+    size_t n;
+
+    record->headers = NULL;
+    record->headers_n = 0;
+    if (rd_kafka_message_headers(bus->current, &headers) != RD_KAFKA_RESP_ERR_NO_ERROR)
+        return;
+    n = rd_kafka_header_cnt(headers);
+    if (n > bus->headers_cap) {
+        bus->headers = saga_realloc(bus->headers, n * sizeof *bus->headers);
+        bus->headers_cap = n;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const void *value;
+        struct saga_header *h = &bus->headers[i];
+        rd_kafka_header_get_all(headers, i, &h->name, &value, &h->n);
+        h->value = value;
+    }
+    record->headers = bus->headers;
+    record->headers_n = (int)n;
+}
+
+/* ---- Where to read ---- */
+
+static rd_kafka_topic_partition_list_t *one(const struct saga_bus *bus, int topic, int32_t lane)
+{
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
+    char name[300];
+
+    rd_kafka_topic_partition_list_add(
+        list, saga_bus_name(bus, bus->topics[topic], name, sizeof name), lane);
+    return list;
+}
+
+void saga_bus_read(struct saga_bus *bus, int topic, int32_t lane, int64_t offset)
+{
+    make_room(bus, lane);
+    bus->position[topic][lane].offset = offset;
+    bus->position[topic][lane].reading = true;
+    bus->reassign = true; /* at the next turn: one assignment for all that changed */
+}
+
+void saga_bus_pause(struct saga_bus *bus, int topic, int32_t lane)
+{
+    if (lane >= bus->room || !bus->position[topic][lane].reading)
+        return;
+    bus->position[topic][lane].reading = false;
+    rd_kafka_topic_partition_list_t *list = one(bus, topic, lane);
+    rd_kafka_pause_partitions(bus->consumer, list);
+    rd_kafka_topic_partition_list_destroy(list);
+}
+
+void saga_bus_resume(struct saga_bus *bus, int topic, int32_t lane)
+{
+    if (lane >= bus->room || bus->position[topic][lane].reading)
+        return;
+    bus->position[topic][lane].reading = true;
+    rd_kafka_topic_partition_list_t *list = one(bus, topic, lane);
+    rd_kafka_resume_partitions(bus->consumer, list); /* goes on where it was paused */
+    rd_kafka_topic_partition_list_destroy(list);
+}
+
+int64_t saga_bus_position(const struct saga_bus *bus, int topic, int32_t lane)
+{
+    return lane < bus->room ? bus->position[topic][lane].offset : -1;
+}
+
+void saga_bus_commit(struct saga_bus *bus, int topic, int32_t lane, int64_t offset)
+{
+    if (lane < bus->room)
+        bus->position[topic][lane].commit = offset;
+}
+
+void saga_bus_commit_flush(struct saga_bus *bus)
+{
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(64);
+    char name[300];
+
+    for (int t = 0; t < bus->topics_n; t++) {
+        saga_bus_name(bus, bus->topics[t], name, sizeof name);
+        for (int i = 0; i < bus->lanes_n; i++) {
+            struct position *p = &bus->position[t][bus->lanes[i]];
+            if (p->commit >= 0)
+                rd_kafka_topic_partition_list_add(list, name, bus->lanes[i])->offset = p->commit;
+            p->commit = -1;
+        }
+    }
+    if (list->cnt)
+        rd_kafka_commit(bus->consumer, list, 1);
+    rd_kafka_topic_partition_list_destroy(list);
+}
+
+/* ---- Asking ---- */
+
+int saga_bus_offsets(struct saga_bus *bus, const char *topic, int n, bool end, int64_t *offsets,
+                     int ms, struct saga_err *err)
+{
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(n);
+    char name[300];
+    rd_kafka_resp_err_t code;
+
+    saga_bus_name(bus, topic, name, sizeof name);
+    for (int i = 0; i < n; i++)
+        rd_kafka_topic_partition_list_add(list, name, i)->offset =
+            end ? RD_KAFKA_OFFSET_END : RD_KAFKA_OFFSET_BEGINNING;
+    code = rd_kafka_offsets_for_times(bus->producer, list, ms);
+    for (int i = 0; i < n && !code; i++) {
+        offsets[list->elems[i].partition] = list->elems[i].offset;
+        code = list->elems[i].err;
+    }
+    rd_kafka_topic_partition_list_destroy(list);
+    return code ? saga_err(err, SAGA_RETRY, "kafka: offsets of %s: %s", name,
+                           rd_kafka_err2str(code))
+                : 0;
+}
+
+int saga_bus_partitions(struct saga_bus *bus, const char *topic, int ms, struct saga_err *err)
+{
+    const struct rd_kafka_metadata *all = NULL;
+    rd_kafka_topic_t *handle = saga_bus_topic(bus, topic);
+    rd_kafka_resp_err_t code = rd_kafka_metadata(bus->producer, 0, handle, &all, ms);
+    int n = 0;
+
+    if (code)
+        return saga_err(err, SAGA_RETRY, "kafka at %s: %s", bus->conf->brokers,
+                        rd_kafka_err2str(code));
+    if (all->topic_cnt == 1 && !all->topics[0].err)
+        n = all->topics[0].partition_cnt;
+    rd_kafka_metadata_destroy(all);
+    bus->up = true;
+    return n;
+}
+
+const char *saga_bus_cluster(struct saga_bus *bus, int ms)
+{
+    if (!bus->cluster)
+        bus->cluster = rd_kafka_clusterid(bus->producer, ms);
+    return bus->cluster;
+}

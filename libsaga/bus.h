@@ -1,0 +1,81 @@
+/* Kafka: the only caller of librdkafka in a service. One consumer in the service's group, one
+ * idempotent producer. All calls come from the engine's thread; nothing blocks but what says so.
+ *
+ * The group decides which lanes are ours; where they are read is decided here: positions are given
+ * by saga_bus_read and kept, so that a new assignment or a seek never depends on Kafka's own offsets.
+ *
+ * Source of the settings: DESIGN.md section 7. */
+#ifndef SAGA_BUS_H
+#define SAGA_BUS_H
+
+#include "conf.h"
+#include "err.h"
+#include "event.h"
+#include "saga.h"
+
+enum { SAGA_TOPICS_MAX = 5 }; /* that one service reads */
+
+struct saga_bus;
+
+struct saga_bus_events {
+    void *owner;
+    /* The lanes that the group gives us now: all of them, ascending. Fetching starts by saga_bus_read. */
+    void (*assigned)(void *owner, const int32_t *lanes, int n);
+    /* A delivery report of the present producer. offset -1: not delivered, or not known where. */
+    void (*reported)(void *owner, int32_t lane, int64_t seq, int64_t offset);
+};
+
+/* topics: those read, up to NULL. Does not wait for a broker. -> NULL: a setting is wrong (err). */
+struct saga_bus *saga_bus_new(const struct saga_conf *conf, const char *group,
+                              const char *const *topics, const struct saga_bus_events *events,
+                              struct saga_err *err);
+/* Leaves: flushes the producer and closes the consumer, at most ms. Static members stay members. */
+void saga_bus_close(struct saga_bus *bus, int ms);
+
+int saga_bus_fd(const struct saga_bus *bus); /* an eventfd: readable when there is something to do */
+
+/* Serves callbacks and reports. -> 0, SAGA_RETRY: the producer is dead, saga_bus_renew it;
+ * SAGA_FATAL: another process has our SAGA_INSTANCE. */
+int saga_bus_serve(struct saga_bus *bus, struct saga_err *err);
+
+/* The next record. *topic is its place in topics; the record is borrowed until the next call.
+ * -> 1, 0: none is waiting, SAGA_POISON: the position of *topic, record->partition is not in Kafka. */
+int saga_bus_next(struct saga_bus *bus, struct saga_record *record, int *topic);
+void saga_bus_headers(struct saga_bus *bus, struct saga_record *record); /* reads those of the record */
+
+/* ---- Where to read ---- */
+void saga_bus_read(struct saga_bus *bus, int topic, int32_t lane, int64_t offset); /* from here on */
+void saga_bus_pause(struct saga_bus *bus, int topic, int32_t lane); /* until saga_bus_resume */
+void saga_bus_resume(struct saga_bus *bus, int topic, int32_t lane);
+int64_t saga_bus_position(const struct saga_bus *bus, int topic, int32_t lane);
+/* Commits where lanes stand, for lag tools only. offset < 0: left out. */
+void saga_bus_commit(struct saga_bus *bus, int topic, int32_t lane, int64_t offset);
+void saga_bus_commit_flush(struct saga_bus *bus);
+
+/* ---- Asking (blocks, at most ms) ---- */
+/* Earliest or end offsets of a topic's partitions 0..n-1. -> 0, SAGA_RETRY */
+int saga_bus_offsets(struct saga_bus *bus, const char *topic, int n, bool end, int64_t *offsets,
+                     int ms, struct saga_err *err);
+/* -> partitions of topic, 0: there is no such topic, SAGA_RETRY */
+int saga_bus_partitions(struct saga_bus *bus, const char *topic, int ms, struct saga_err *err);
+const char *saga_bus_cluster(struct saga_bus *bus, int ms); /* cluster id, or NULL */
+bool saga_bus_up(const struct saga_bus *bus); /* a broker is connected, as far as we know */
+
+/* ---- Writing ---- */
+/* Copies. topic without prefix. Until a new producer's first record in a partition is acknowledged,
+ * later ones wait here (KAFKA.md: a first request that is refused leaves a hole otherwise). */
+struct saga_delivery {
+    const char *topic;
+    int32_t partition;
+    const char *key, *value; /* NULL: null */
+    size_t key_n, value_n;
+    const struct saga_header *headers; /* headers_n 0: the one header of our events */
+    int headers_n;
+    int32_t lane;
+    int64_t seq;
+};
+void saga_bus_send(struct saga_bus *bus, const struct saga_delivery *d);
+/* A new producer; reports of the old one are ignored from now on. */
+int saga_bus_renew(struct saga_bus *bus, struct saga_err *err);
+
+#endif

@@ -1,0 +1,62 @@
+/* What bus.c and bus_send.c share. */
+#ifndef SAGA_BUS_PRIVATE_H
+#define SAGA_BUS_PRIVATE_H
+
+#include <librdkafka/rdkafka.h>
+#include <poll.h>
+
+#include "bus.h"
+
+enum { TARGETS = 8 }; /* topics that one service writes */
+
+struct waiting; /* a record that waits for its partition's first acknowledgement */
+
+struct target { /* a topic written */
+    const char *topic;
+    rd_kafka_topic_t *handle;
+    struct gate {
+        bool open, asked; /* its first record of this producer is acknowledged, is on its way */
+        struct waiting *first, *last;
+    } *gate; /* by partition */
+    int32_t gates;
+};
+
+struct saga_bus {
+    const struct saga_conf *conf;
+    struct saga_bus_events events;
+    rd_kafka_t *consumer, *producer;
+    int fd;
+    /* reading */
+    const char *const *topics;
+    int topics_n;
+    int32_t *lanes; /* assigned to us */
+    int lanes_n;
+    struct position {
+        int64_t offset; /* of the next record to hand out, -1: not told yet */
+        int64_t commit; /* to be committed, -1: nothing */
+        bool reading;
+    } *position[SAGA_TOPICS_MAX]; /* by lane */
+    int32_t room;                 /* lanes in position, lanes */
+    bool reassign;
+    rd_kafka_message_t *current;
+    struct saga_header *headers;
+    size_t headers_cap;
+    /* writing */
+    struct target target[TARGETS];
+    int targets;
+    bool producer_dead;
+    /* state */
+    volatile bool up, closed;
+    rd_kafka_resp_err_t fatal;
+    char fatal_text[128];
+    char *cluster;
+};
+
+int saga_bus_set(rd_kafka_conf_t *rc, const char *name, const char *value, struct saga_err *err);
+rd_kafka_conf_t *saga_bus_conf(struct saga_bus *bus, const char *const (*settings)[2], size_t n,
+                               struct saga_err *err);
+const char *saga_bus_name(const struct saga_bus *bus, const char *topic, char *out, size_t n);
+void saga_bus_wake(struct saga_bus *bus, rd_kafka_queue_t *queue);
+rd_kafka_topic_t *saga_bus_topic(struct saga_bus *bus, const char *topic);
+
+#endif

@@ -1,0 +1,592 @@
+/* PostgreSQL by libpq: connections, pipelines, binary parameters and results. See pg.h. */
+#include "pg.h"
+
+#include <arpa/inet.h>
+#include <endian.h>
+#include <errno.h>
+#include <libpq-fe.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "field.h"
+
+enum { STATEMENTS = 48, EPOCH_2000 = 946684800 };
+
+enum prepared { UNKNOWN, ASKED, PREPARED };
+
+struct statement {
+    const char *sql; /* by address */
+    enum prepared state;
+};
+
+struct saga_pg {
+    PGconn *conn;
+    char *conninfo, *name, *schema;
+    const char *session;
+    struct statement known[STATEMENTS];
+    int known_n;
+    /* the pipeline: what each result to come is */
+    struct expected {
+        int statement;
+        bool prepare;
+    } expected[STATEMENTS * 2];
+    int expected_n, got;
+    PGresult *result[STATEMENTS];
+    int result_n;
+    bool unsent, broken;
+    int failed;
+    char sqlstate[6];
+    struct saga_err err;
+};
+
+struct saga_pg *saga_pg_new(const char *conninfo, const char *name, const char *schema)
+{
+    struct saga_pg *pg = saga_alloc(sizeof *pg);
+
+    *pg = (struct saga_pg){
+        .conninfo = strdup(conninfo), .name = strdup(name), .schema = strdup(schema), .failed = -1};
+    return pg;
+}
+
+void saga_pg_session(struct saga_pg *pg, const char *sql)
+{
+    pg->session = sql;
+}
+
+static void clear_results(struct saga_pg *pg)
+{
+    for (int i = 0; i < pg->result_n; i++)
+        PQclear(pg->result[i]);
+    pg->result_n = pg->expected_n = pg->got = 0;
+    pg->failed = -1;
+    pg->broken = false;
+    pg->err.code = 0;
+    pg->sqlstate[0] = '\0';
+}
+
+void saga_pg_close(struct saga_pg *pg)
+{
+    clear_results(pg);
+    PQfinish(pg->conn);
+    pg->conn = NULL;
+    pg->known_n = 0;
+    pg->unsent = false;
+}
+
+void saga_pg_free(struct saga_pg *pg)
+{
+    if (!pg)
+        return;
+    saga_pg_close(pg);
+    free(pg->conninfo), free(pg->name), free(pg->schema);
+    free(pg);
+}
+
+bool saga_pg_connected(const struct saga_pg *pg)
+{
+    return pg->conn && PQstatus(pg->conn) == CONNECTION_OK;
+}
+
+int saga_pg_pid(const struct saga_pg *pg)
+{
+    return pg->conn ? PQbackendPID(pg->conn) : 0;
+}
+
+int saga_pg_socket(const struct saga_pg *pg)
+{
+    return pg->conn ? PQsocket(pg->conn) : -1;
+}
+
+short saga_pg_events(const struct saga_pg *pg)
+{
+    return (short)(pg->unsent ? POLLIN | POLLOUT : POLLIN);
+}
+
+/* libpq's messages have several lines. */
+static const char *one_line(char *out, size_t n, const char *text)
+{
+    size_t i = 0;
+
+    for (; *text && i + 1 < n; text++)
+        out[i++] = *text == '\n' ? ' ' : *text;
+    while (i && out[i - 1] == ' ')
+        i--;
+    out[i] = '\0';
+    return out;
+}
+
+static int lost(struct saga_pg *pg, struct saga_err *err)
+{
+    char line[200];
+
+    saga_err(err, SAGA_RETRY, "database: %s",
+             one_line(line, sizeof line, pg->conn ? PQerrorMessage(pg->conn) : "not connected"));
+    saga_pg_close(pg);
+    return SAGA_RETRY;
+}
+
+int saga_pg_connect(struct saga_pg *pg, struct saga_err *err)
+{
+    char options[200];
+    const char *keys[] = {"dbname",          "application_name", "client_encoding", "options",
+                          "connect_timeout", "tcp_user_timeout", NULL};
+    const char *values[] = {pg->conninfo, pg->name, "UTF8", options, "5", "10000", NULL};
+
+    if (saga_pg_connected(pg))
+        return 0;
+    saga_pg_close(pg);
+    snprintf(options, sizeof options, "-c search_path=%s -c timezone=UTC -c client_min_messages=warning",
+             pg->schema);
+    pg->conn = PQconnectdbParams(keys, values, 1); /* an empty dbname: libpq's PG* alone */
+    if (!pg->conn || PQstatus(pg->conn) != CONNECTION_OK)
+        return lost(pg, err);
+    if (pg->session && saga_pg_script(pg, pg->session, err) < 0) {
+        saga_pg_close(pg);
+        return SAGA_RETRY;
+    }
+    if (!PQenterPipelineMode(pg->conn) || PQsetnonblocking(pg->conn, 1) != 0)
+        return lost(pg, err);
+    return 0;
+}
+
+/* ---- Parameters ---- */
+
+static void put32(struct saga_buf *b, uint32_t v)
+{
+    v = htonl(v);
+    saga_buf_add(b, &v, 4);
+}
+
+static void put64(struct saga_buf *b, int64_t v)
+{
+    uint64_t n = htobe64((uint64_t)v);
+
+    saga_buf_add(b, &n, 8);
+}
+
+void saga_params_reset(struct saga_params *p)
+{
+    p->n = 0;
+    p->bytes.n = 0;
+}
+
+void saga_params_free(struct saga_params *p)
+{
+    saga_buf_free(&p->bytes);
+}
+
+static struct saga_param *param(struct saga_params *p, uint32_t oid)
+{
+    if (p->n == SAGA_PARAMS_MAX)
+        abort(); /* a statement of ours with too many parameters */
+    p->param[p->n] = (struct saga_param){.oid = oid, .at = p->bytes.n};
+    return &p->param[p->n++];
+}
+
+static void finish(struct saga_params *p)
+{
+    struct saga_param *last = &p->param[p->n - 1];
+
+    last->len = (int)(p->bytes.n - last->at);
+}
+
+void saga_param_text(struct saga_params *p, const char *s)
+{
+    param(p, SAGA_OID_TEXT)->len = -1;
+    if (!s)
+        return;
+    saga_buf_str(&p->bytes, s);
+    finish(p);
+}
+
+void saga_param_int(struct saga_params *p, int64_t v)
+{
+    param(p, SAGA_OID_INT8);
+    put64(&p->bytes, v);
+    finish(p);
+}
+
+void saga_param_time(struct saga_params *p, int64_t us)
+{
+    param(p, SAGA_OID_TIMESTAMPTZ);
+    put64(&p->bytes, us - EPOCH_2000 * INT64_C(1000000));
+    finish(p);
+}
+
+void saga_param_bool(struct saga_params *p, bool v)
+{
+    param(p, SAGA_OID_BOOL);
+    saga_buf_add(&p->bytes, v ? "\1" : "\0", 1);
+    finish(p);
+}
+
+static uint32_t array_of(uint32_t oid)
+{
+    switch (oid) {
+    case SAGA_OID_BOOL:
+        return 1000;
+    case SAGA_OID_BYTEA:
+        return 1001;
+    case SAGA_OID_INT4:
+        return 1007;
+    case SAGA_OID_INT8:
+        return 1016;
+    case SAGA_OID_TIMESTAMPTZ:
+        return 1185;
+    case SAGA_OID_JSONB:
+        return 3807;
+    default:
+        return 1009;
+    }
+}
+
+/* The binary form of an array (array_send): dimensions, has-null flag, element type, then for each
+ * dimension its size and lower bound, then the elements. */
+enum { ARRAY_SIZE_AT = 12, ARRAY_EMPTY = 12 };
+
+void saga_param_array(struct saga_params *p, uint32_t element_oid)
+{
+    param(p, array_of(element_oid));
+    put32(&p->bytes, 1);
+    put32(&p->bytes, 0);
+    put32(&p->bytes, element_oid);
+    put32(&p->bytes, 0);
+    put32(&p->bytes, 1);
+}
+
+static struct saga_buf *element(struct saga_params *p)
+{
+    p->param[p->n - 1].elements++;
+    return &p->bytes;
+}
+
+void saga_element_text(struct saga_params *p, const char *s, int64_t n)
+{
+    struct saga_buf *b = element(p);
+
+    if (!s) {
+        put32(b, UINT32_MAX);
+        return;
+    }
+    if (n < 0)
+        n = (int64_t)strlen(s);
+    put32(b, (uint32_t)n);
+    saga_buf_add(b, s, (size_t)n);
+}
+
+void saga_element_int(struct saga_params *p, int64_t v)
+{
+    struct saga_buf *b = element(p);
+
+    put32(b, 8);
+    put64(b, v);
+}
+
+void saga_element_int4(struct saga_params *p, int32_t v)
+{
+    struct saga_buf *b = element(p);
+
+    put32(b, 4);
+    put32(b, (uint32_t)v);
+}
+
+void saga_element_column(struct saga_params *p, const struct saga_field *column, const void *row)
+{
+    saga_column_write(column, row, element(p));
+}
+
+void saga_param_array_end(struct saga_params *p)
+{
+    struct saga_param *last = &p->param[p->n - 1];
+    uint32_t n = htonl((uint32_t)last->elements);
+
+    if (last->elements == 0) {
+        memset(p->bytes.at + last->at, 0, 4); /* no dimension */
+        p->bytes.n = last->at + ARRAY_EMPTY;
+    } else {
+        memcpy(p->bytes.at + last->at + ARRAY_SIZE_AT, &n, 4);
+    }
+    finish(p);
+}
+
+/* ---- Pipeline ---- */
+
+static int statement_of(struct saga_pg *pg, const char *sql)
+{
+    for (int i = 0; i < pg->known_n; i++)
+        if (pg->known[i].sql == sql)
+            return i;
+    if (pg->known_n == STATEMENTS)
+        abort(); /* a statement that is not static */
+    pg->known[pg->known_n] = (struct statement){sql, UNKNOWN};
+    return pg->known_n++;
+}
+
+int saga_pg_send(struct saga_pg *pg, const char *sql, const struct saga_params *p,
+                 struct saga_err *err)
+{
+    static const struct saga_params none;
+    Oid oids[SAGA_PARAMS_MAX];
+    const char *values[SAGA_PARAMS_MAX];
+    int lengths[SAGA_PARAMS_MAX], formats[SAGA_PARAMS_MAX];
+    char name[16];
+    int rc = saga_pg_connect(pg, err);
+
+    if (rc < 0)
+        return rc;
+    if (pg->got == pg->expected_n)
+        clear_results(pg); /* of the pipeline before */
+    if (!p)
+        p = &none;
+    for (int i = 0; i < p->n; i++) {
+        oids[i] = p->param[i].oid;
+        values[i] = p->param[i].len < 0 ? NULL : p->bytes.at ? p->bytes.at + p->param[i].at : "";
+        lengths[i] = p->param[i].len < 0 ? 0 : p->param[i].len;
+        formats[i] = 1;
+    }
+    int s = statement_of(pg, sql);
+    snprintf(name, sizeof name, "s%d", s);
+    if (pg->known[s].state == UNKNOWN) {
+        if (!PQsendPrepare(pg->conn, name, sql, p->n, oids))
+            return lost(pg, err);
+        pg->known[s].state = ASKED;
+        pg->expected[pg->expected_n++] = (struct expected){s, true};
+    }
+    if (!PQsendQueryPrepared(pg->conn, name, p->n, values, lengths, formats, 1))
+        return lost(pg, err);
+    pg->expected[pg->expected_n++] = (struct expected){s, false};
+    return 0;
+}
+
+int saga_pg_sync(struct saga_pg *pg, struct saga_err *err)
+{
+    if (!pg->conn || !PQpipelineSync(pg->conn))
+        return lost(pg, err);
+    int rc = PQflush(pg->conn);
+    if (rc < 0)
+        return lost(pg, err);
+    pg->unsent = rc > 0;
+    return 0;
+}
+
+static void note_error(struct saga_pg *pg, const PGresult *result)
+{
+    const char *state = PQresultErrorField(result, PG_DIAG_SQLSTATE);
+    const char *text = PQresultErrorField(result, PG_DIAG_MESSAGE_PRIMARY);
+    char line[200];
+    bool content;
+
+    snprintf(pg->sqlstate, sizeof pg->sqlstate, "%s", state ? state : "");
+    content = !strncmp(pg->sqlstate, "22", 2) || !strncmp(pg->sqlstate, "23", 2);
+    saga_err(&pg->err, content ? SAGA_POISON : SAGA_RETRY, "database: %s (SQLSTATE %s)",
+             one_line(line, sizeof line, text ? text : PQresultErrorMessage(result)),
+             pg->sqlstate);
+    pg->failed = pg->result_n;
+    pg->broken = true;
+}
+
+/* Takes result: the next of those that the pipeline expects. */
+static void take(struct saga_pg *pg, PGresult *result)
+{
+    const struct expected *e = &pg->expected[pg->got++];
+    ExecStatusType status = PQresultStatus(result);
+    bool good = status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK;
+
+    if (!good && !pg->broken)
+        note_error(pg, result);
+    if (e->prepare)
+        pg->known[e->statement].state = good ? PREPARED : UNKNOWN;
+    if (e->prepare || !good)
+        PQclear(result);
+    else
+        pg->result[pg->result_n++] = result;
+}
+
+int saga_pg_ready(struct saga_pg *pg, struct saga_err *err)
+{
+    if (!pg->conn)
+        return lost(pg, err);
+    if (pg->unsent) {
+        int rc = PQflush(pg->conn);
+        if (rc < 0)
+            return lost(pg, err);
+        pg->unsent = rc > 0;
+    }
+    if (!PQconsumeInput(pg->conn))
+        return lost(pg, err);
+    while (!PQisBusy(pg->conn)) {
+        PGresult *result = PQgetResult(pg->conn);
+        if (!result) {
+            if (PQstatus(pg->conn) == CONNECTION_BAD)
+                return lost(pg, err);
+            continue; /* the mark between two statements */
+        }
+        if (PQresultStatus(result) == PGRES_PIPELINE_SYNC) {
+            PQclear(result);
+            if (!pg->broken)
+                return 1;
+            return saga_err(err, pg->err.code, "%s", pg->err.text);
+        }
+        if (pg->got == pg->expected_n) { /* FATAL from outside: the server ends the session */
+            note_error(pg, result);
+            PQclear(result);
+            return lost(pg, err);
+        }
+        take(pg, result);
+        if (PQstatus(pg->conn) == CONNECTION_BAD)
+            return lost(pg, err);
+    }
+    return 0;
+}
+
+int saga_pg_wait(struct saga_pg *pg, struct saga_err *err)
+{
+    int rc;
+
+    while ((rc = saga_pg_ready(pg, err)) == 0) {
+        struct pollfd fd = {saga_pg_socket(pg), saga_pg_events(pg), 0};
+        if (poll(&fd, 1, -1) < 0 && errno != EINTR)
+            return lost(pg, err);
+    }
+    return rc < 0 ? rc : 0;
+}
+
+const struct saga_rows *saga_pg_result(const struct saga_pg *pg, int i)
+{
+    return i < pg->result_n ? (const struct saga_rows *)pg->result[i] : NULL;
+}
+
+const char *saga_pg_sqlstate(const struct saga_pg *pg)
+{
+    return pg->sqlstate;
+}
+
+int saga_pg_failed(const struct saga_pg *pg)
+{
+    return pg->failed;
+}
+
+/* ---- At once ---- */
+
+int saga_pg_query(struct saga_pg *pg, const char *sql, const struct saga_params *p,
+                  struct saga_rows **rows, struct saga_err *err)
+{
+    int rc;
+
+    if (rows)
+        *rows = NULL;
+    if ((rc = saga_pg_send(pg, sql, p, err)) < 0 || (rc = saga_pg_sync(pg, err)) < 0 ||
+        (rc = saga_pg_wait(pg, err)) < 0)
+        return rc;
+    if (rows) {
+        *rows = (struct saga_rows *)pg->result[0];
+        pg->result_n = 0;
+    }
+    return 0;
+}
+
+int saga_pg_script(struct saga_pg *pg, const char *sql, struct saga_err *err)
+{
+    PGresult *result;
+    int rc = 0;
+    bool pipeline = pg->conn && PQpipelineStatus(pg->conn) != PQ_PIPELINE_OFF;
+
+    if (!pg->conn)
+        return lost(pg, err);
+    if (pipeline && (PQexitPipelineMode(pg->conn) == 0 || PQsetnonblocking(pg->conn, 0) != 0))
+        return lost(pg, err);
+    result = PQexec(pg->conn, sql);
+    if (PQresultStatus(result) != PGRES_COMMAND_OK && PQresultStatus(result) != PGRES_TUPLES_OK) {
+        clear_results(pg);
+        note_error(pg, result);
+        rc = saga_err(err, pg->err.code, "%s", pg->err.text);
+    }
+    PQclear(result);
+    if (PQstatus(pg->conn) == CONNECTION_BAD)
+        return lost(pg, err);
+    if (pipeline && (!PQenterPipelineMode(pg->conn) || PQsetnonblocking(pg->conn, 1) != 0))
+        return lost(pg, err);
+    return rc;
+}
+
+/* ---- Results ---- */
+
+static const PGresult *result_of(const struct saga_rows *rows)
+{
+    return (const PGresult *)rows;
+}
+
+int saga_rows_n(const struct saga_rows *rows)
+{
+    return PQntuples(result_of(rows));
+}
+
+bool saga_rows_null(const struct saga_rows *rows, int i, int column)
+{
+    return PQgetisnull(result_of(rows), i, column);
+}
+
+const char *saga_rows_bytes(const struct saga_rows *rows, int i, int column, int *n)
+{
+    bool null = saga_rows_null(rows, i, column);
+
+    *n = null ? -1 : PQgetlength(result_of(rows), i, column);
+    return null ? NULL : PQgetvalue(result_of(rows), i, column);
+}
+
+const char *saga_rows_text(const struct saga_rows *rows, int i, int column)
+{
+    if (saga_rows_null(rows, i, column))
+        return NULL;
+    const char *s = PQgetvalue(result_of(rows), i, column);
+    return PQftype(result_of(rows), column) == SAGA_OID_JSONB ? s + 1 : s; /* its version */
+}
+
+int64_t saga_rows_int(const struct saga_rows *rows, int i, int column)
+{
+    int n;
+    const char *s = saga_rows_bytes(rows, i, column, &n);
+    uint16_t v2;
+    uint32_t v4;
+    uint64_t v8;
+
+    switch (n) {
+    case 2:
+        memcpy(&v2, s, 2);
+        return (int16_t)ntohs(v2);
+    case 4:
+        memcpy(&v4, s, 4);
+        return (int32_t)ntohl(v4);
+    case 8:
+        memcpy(&v8, s, 8);
+        return (int64_t)be64toh(v8);
+    default:
+        return 0;
+    }
+}
+
+int64_t saga_rows_time(const struct saga_rows *rows, int i, int column)
+{
+    if (saga_rows_null(rows, i, column))
+        return 0;
+    return saga_rows_int(rows, i, column) + EPOCH_2000 * INT64_C(1000000);
+}
+
+bool saga_rows_bool(const struct saga_rows *rows, int i, int column)
+{
+    int n;
+    const char *s = saga_rows_bytes(rows, i, column, &n);
+
+    return n == 1 && *s;
+}
+
+int saga_rows_affected(const struct saga_rows *rows)
+{
+    return atoi(PQcmdTuples((PGresult *)(uintptr_t)rows));
+}
+
+void saga_rows_free(struct saga_rows *rows)
+{
+    PQclear((PGresult *)rows);
+}
