@@ -12,7 +12,7 @@ enum { TARGETS = 8 }; /* topics that one service writes */
 struct waiting; /* a record that waits for its partition's first acknowledgement */
 
 struct target { /* a topic written */
-    const char *topic;
+    char *topic;
     rd_kafka_topic_t *handle;
     struct gate {
         bool open, asked; /* its first record of this producer is acknowledged, is on its way */

@@ -44,7 +44,7 @@ static struct target *target_of(struct saga_bus *bus, const char *topic)
             return &bus->target[i];
     assert(bus->targets < TARGETS);
     struct target *t = &bus->target[bus->targets++];
-    *t = (struct target){.topic = topic};
+    *t = (struct target){.topic = strdup(topic)};
     t->handle =
         rd_kafka_topic_new(bus->producer, saga_bus_name(bus, topic, name, sizeof name), NULL);
     return t;
@@ -216,6 +216,7 @@ static void give_up(struct saga_bus *bus)
         for (int32_t p = 0; p < t->gates; p++)
             open_gate(NULL, t, &t->gate[p]);
         free(t->gate);
+        free(t->topic);
         rd_kafka_topic_destroy(t->handle);
     }
     bus->targets = 0;

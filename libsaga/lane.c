@@ -161,11 +161,12 @@ static struct saga_sent *find(const struct saga_outgoing *out, int64_t seq)
 bool saga_outgoing_acked(struct saga_outgoing *out, int64_t seq, int64_t offset)
 {
     struct saga_sent *sent = find(out, seq);
-    bool own = sent && sent->id.seq;
 
-    if (!sent || offset < 0 || (own && offset <= out->known_offset))
+    if (seq <= out->published || (sent && sent->offset >= 0))
+        return true; /* a second copy: sent again when the lane was taken again */
+    if (!sent || offset < 0 || (sent->id.seq && offset <= out->known_offset))
         return false;
-    if (own)
+    if (sent->id.seq)
         out->known_offset = offset;
     sent->offset = offset;
     for (; out->n && (sent = sent_at(out, 0))->offset >= 0; out->n--) {

@@ -140,7 +140,7 @@ static enum saga_screened request(struct saga_batch *b, struct saga_reader *read
         add(b, SAGA_IN_DEAD, read);
         return SAGA_APPLIED;
     }
-    if (read->message.forwarded.seq && reader->forwarded &&
+    if (read->message.forwarded.seq && read->message.forwarded_from < b->lanes &&
         !saga_forward_screen(&reader->forwarded[read->message.forwarded_from],
                              read->message.forwarded))
         return SAGA_DROPPED;

@@ -28,6 +28,7 @@ struct saga_read {
     int topic;
     int32_t lane;
     int64_t offset;
+    uint32_t epoch; /* the caller's: of the reading that it belongs to */
     bool bad;                    /* stands outside the chain, or no request: */
     const char *reason, *detail; /* why; also of refused data */
     struct saga_message message;
@@ -42,7 +43,7 @@ void saga_intake_read(const struct saga_intake *in, int topic, int32_t lanes,
 /* A lane's inputs as a batch moves them: copies, kept when COMMIT is confirmed. */
 struct saga_reader {
     struct saga_input input[SAGA_READS_MAX]; /* by topic */
-    struct saga_id *forwarded;               /* requests: newest forward, by source lane; or NULL */
+    struct saga_id *forwarded;               /* requests: newest forward, by source lane */
 };
 
 enum saga_screened {

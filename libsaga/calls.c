@@ -1,0 +1,208 @@
+/* Outside calls and their answers. See calls.h.
+ *
+ * A call is made after COMMIT and may be lost at any time: the row that wanted it has a due, and calls
+ * again. So nothing here is durable, and the queue may refuse. */
+#include "calls.h"
+
+#include <assert.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "field.h"
+
+enum { AT_ONCE = 1000, BUCKETS = 16384 };
+
+struct queued {
+    struct queued *next, *same; /* in the queue, in the bucket */
+    struct saga_call call;      /* its key and data follow */
+};
+
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t some;
+    const struct saga_service *service;
+    struct queued *first, *last, *bucket[BUCKETS];
+    int n, wake;
+    bool stopped;
+    struct saga_answered *answers, *newest;
+} calls = {.lock = PTHREAD_MUTEX_INITIALIZER, .some = PTHREAD_COND_INITIALIZER};
+
+static struct queued **bucket_of(const char *key)
+{
+    uint32_t h = 2166136261;
+
+    for (; *key; key++)
+        h = (h ^ (unsigned char)*key) * 16777619;
+    return &calls.bucket[(h ^ h >> 15) % BUCKETS];
+}
+
+static bool waits(const char *key)
+{
+    for (const struct queued *q = *bucket_of(key); q; q = q->same)
+        if (!strcmp(q->call.key, key))
+            return true;
+    return false;
+}
+
+/* One block for free(): head bytes, zeroed, then copies of the key and of the event's data. The data is
+ * copied twice: once to know its size. */
+static void *block(size_t head, const char *key, const struct saga_event *event, const void *data,
+                   const char **key_copy, const void **data_copy)
+{
+    static _Thread_local struct saga_arena scratch;
+    size_t key_n = strlen(key) + 1, n = 0;
+    char *p;
+
+    if (event->size) {
+        saga_arena_reset(&scratch);
+        const struct saga_block *was = scratch.blocks;
+        const char *start = scratch.at;
+        saga_fields_copy(event->fields, event->size, data, &scratch);
+        n = was && scratch.blocks == was ? (size_t)(scratch.at - start) : scratch.used;
+    }
+    head = (head + 15) & ~(size_t)15;
+    p = saga_alloc(head + n + key_n);
+    memset(p, 0, head);
+    struct saga_arena room = {.at = p + head, .end = p + head + n};
+    if (event->size)
+        *data_copy = saga_fields_copy(event->fields, event->size, data, &room);
+    *key_copy = memcpy(p + head + n, key, key_n);
+    return p;
+}
+
+bool saga_calls_put(const struct saga_call *call)
+{
+    struct queued *q = NULL;
+
+    pthread_mutex_lock(&calls.lock);
+    if (calls.n < SAGA_CALLS_MAX && !waits(call->key)) {
+        struct queued **bucket = bucket_of(call->key);
+        struct saga_call copy = {.call = call->call};
+        q = block(sizeof *q, call->key, call->call, call->data, &copy.key, &copy.data);
+        q->call = copy;
+        q->same = *bucket;
+        *bucket = q;
+        if (calls.last)
+            calls.last->next = q;
+        else
+            calls.first = q;
+        calls.last = q;
+        calls.n++;
+        pthread_cond_signal(&calls.some);
+    }
+    pthread_mutex_unlock(&calls.lock);
+    return q != NULL;
+}
+
+static struct queued *pop(void)
+{
+    struct queued *q = calls.first;
+    struct queued **at = bucket_of(q->call.key);
+
+    calls.first = q->next;
+    if (!calls.first)
+        calls.last = NULL;
+    calls.n--;
+    while (*at != q)
+        at = &(*at)->same;
+    *at = q->same;
+    return q;
+}
+
+static void *caller(void *unused)
+{
+    struct queued **taken = saga_alloc(AT_ONCE * sizeof *taken);
+    struct saga_call *batch = saga_alloc(AT_ONCE * sizeof *batch);
+
+    (void)unused;
+    for (;;) {
+        int n = 0;
+        pthread_mutex_lock(&calls.lock);
+        while (!calls.first || calls.stopped)
+            pthread_cond_wait(&calls.some, &calls.lock);
+        while (calls.first && n < AT_ONCE) {
+            taken[n] = pop();
+            batch[n] = taken[n]->call;
+            n++;
+        }
+        pthread_mutex_unlock(&calls.lock);
+        calls.service->call(batch, n);
+        for (int i = 0; i < n; i++)
+            free(taken[i]);
+    }
+    return NULL;
+}
+
+void saga_calls_start(const struct saga_service *service, int callers, int wake)
+{
+    pthread_t thread;
+
+    calls.service = service;
+    calls.wake = wake;
+    for (int i = 0; service->call && i < callers; i++)
+        if (pthread_create(&thread, NULL, caller, NULL) == 0)
+            pthread_detach(thread);
+}
+
+static bool has_rule(const struct saga_event *event)
+{
+    for (const struct saga_rule *rule = calls.service->rules; rule->input; rule++)
+        if (rule->input == event)
+            return true;
+    return false;
+}
+
+void saga_answer(const struct saga_call *call, const struct saga_event *event, const void *data)
+{
+    static const uint64_t one = 1;
+    struct saga_answered *a;
+    const char *key;
+    const void *copy = NULL;
+    bool first;
+
+    assert(has_rule(event));
+    a = block(sizeof *a, call->key, event, data, &key, &copy);
+    a->event = event;
+    a->key = key;
+    a->data = copy;
+
+    pthread_mutex_lock(&calls.lock);
+    first = !calls.answers;
+    if (first)
+        calls.answers = a;
+    else
+        calls.newest->next = a;
+    calls.newest = a;
+    pthread_mutex_unlock(&calls.lock);
+    if (first && write(calls.wake, &one, sizeof one) < 0)
+        abort(); /* an eventfd of ours that cannot be written */
+}
+
+struct saga_answered *saga_calls_take(void)
+{
+    struct saga_answered *all;
+
+    pthread_mutex_lock(&calls.lock);
+    all = calls.answers;
+    calls.answers = calls.newest = NULL;
+    pthread_mutex_unlock(&calls.lock);
+    return all;
+}
+
+int saga_calls_waiting(void)
+{
+    int n;
+
+    pthread_mutex_lock(&calls.lock);
+    n = calls.n;
+    pthread_mutex_unlock(&calls.lock);
+    return n;
+}
+
+void saga_calls_stop(void)
+{
+    pthread_mutex_lock(&calls.lock);
+    calls.stopped = true;
+    pthread_mutex_unlock(&calls.lock);
+}
