@@ -117,16 +117,36 @@ void saga_buf_grow(struct saga_buf *b, size_t more)
     b->cap = cap;
 }
 
+/* Two digits at a time, straight to their places: events are full of ids. */
+size_t saga_int_text(int64_t v, char *out)
+{
+    static const char pairs[] = "0001020304050607080910111213141516171819"
+                                "2021222324252627282930313233343536373839"
+                                "4041424344454647484950515253545556575859"
+                                "6061626364656667686970717273747576777879"
+                                "8081828384858687888990919293949596979899";
+    uint64_t rest = v < 0 ? 0 - (uint64_t)v : (uint64_t)v;
+    size_t n = v < 0 ? 2 : 1;
+    for (uint64_t limit = 10; rest >= limit; limit *= 10) {
+        n++;
+        if (limit > UINT64_MAX / 10)
+            break;
+    }
+    char *at = out + n;
+    for (; rest >= 100; rest /= 100)
+        memcpy(at -= 2, pairs + rest % 100 * 2, 2);
+    if (rest >= 10)
+        memcpy(at -= 2, pairs + rest * 2, 2);
+    else
+        *--at = (char)('0' + rest);
+    if (v < 0)
+        *out = '-';
+    return n;
+}
+
 void saga_buf_int(struct saga_buf *b, int64_t v)
 {
-    char digits[20], *at = digits + sizeof(digits); /* -9223372036854775808 has 20 */
-    uint64_t rest = v < 0 ? 0 - (uint64_t)v : (uint64_t)v;
-    do
-        *--at = (char)('0' + rest % 10);
-    while ((rest /= 10));
-    if (v < 0)
-        *--at = '-';
-    saga_buf_add(b, at, (size_t)(digits + sizeof(digits) - at));
+    b->n += saga_int_text(v, saga_buf_room(b, SAGA_INT_TEXT));
 }
 
 void saga_buf_printf(struct saga_buf *b, const char *format, ...)

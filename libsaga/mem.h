@@ -7,7 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 
-void *saga_alloc(size_t n);           /* malloc that cannot fail */
+void *saga_alloc(size_t n); /* malloc that cannot fail */
 void *saga_realloc(void *p, size_t n);
 
 /* ---- Arena ---- */
@@ -40,7 +40,8 @@ struct saga_buf { /* {0} is an empty one */
 };
 
 void saga_buf_grow(struct saga_buf *b, size_t more);
-static inline char *saga_buf_room(struct saga_buf *b, size_t more) /* -> where to write; then b->n += */
+static inline char *saga_buf_room(struct saga_buf *b,
+                                  size_t more) /* -> where to write; then b->n += */
 {
     if (b->cap - b->n < more)
         saga_buf_grow(b, more);
@@ -56,6 +57,9 @@ static inline void saga_buf_str(struct saga_buf *b, const char *s)
     saga_buf_add(b, s, strlen(s));
 }
 void saga_buf_int(struct saga_buf *b, int64_t v); /* decimal */
+enum { SAGA_INT_TEXT = 20 };
+size_t saga_int_text(int64_t v,
+                     char *out); /* the same: at most SAGA_INT_TEXT bytes, no NUL; -> length */
 void saga_buf_printf(struct saga_buf *b, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 void saga_buf_free(struct saga_buf *b);
