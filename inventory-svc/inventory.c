@@ -13,8 +13,7 @@ static void move(struct saga_step *step, enum kind kind)
         stock->reserved += kind == KIND_RESERVED ? q : -q;
         stock->shipped += kind == KIND_SHIPPED ? q : 0;
         stock->version++;
-        saga_log(step,
-                 &(struct movement){stock->row.key, kind, q, step->key, step->id, step->now});
+        saga_log(step, &(struct movement){stock->row.key, kind, q, step->key, step->id, step->now});
     }
 }
 

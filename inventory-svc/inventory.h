@@ -44,6 +44,6 @@ extern const char *const movement_kinds[]; /* enum kind */
 
 /* inventory_http.c */
 struct saga_route;
-extern const struct saga_route inventory_routes[];
+extern const struct saga_route *const inventory_routes;
 
 #endif
