@@ -63,7 +63,7 @@ static const char *spell(int64_t v, const struct unit *units, char *out, size_t 
 {
     const struct unit *best = units;
     for (const struct unit *u = units; u->name; u++)
-        if (v % u->factor == 0 &&
+        if (v && v % u->factor == 0 &&
             (u->factor > best->factor || v % best->factor != 0 || !*best->name))
             best = u;
     snprintf(out, n, "%" PRId64 "%s", v / best->factor, best->name);
