@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # What the scripts share: printing steps, processes with pid files, ports. Sources env.
 
-# shellcheck source=env
+# shellcheck source=SCRIPTDIR/env
 source "$(dirname "${BASH_SOURCE[0]}")/env"
 export LC_ALL=C
 
@@ -49,7 +49,7 @@ until_true() {
 # ends with the script.
 take_run_dir() {
     if [[ $SAGA_HOME != "$SAGA_ROOT/build" ]]; then
-        mkdir -p -m 755 "$SAGA_HOME"
+        mkdir -p "$SAGA_HOME"
         [[ -O $SAGA_HOME ]] || fail "$SAGA_HOME belongs to another user: remove it, or set SAGA_RUN"
     fi
     mkdir -p "$SAGA_RUN" "$SAGA_LOG" || fail "Set SAGA_RUN to a folder that can be made"

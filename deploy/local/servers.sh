@@ -1,7 +1,8 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154 # as_server is env's
 # Kafka, PostgreSQL and Redis on this machine: NAME_start makes what is missing, starts it and waits until it
 # answers; NAME_stop ends it in order. Sourced after lib.sh.
 
+# shellcheck disable=SC2034
 SAGA_SERVERS="kafka postgres redis"
 
 server_dir() { # NAME -> its folder, made
@@ -54,7 +55,7 @@ kafka_answers() {
     port_answers "$SAGA_KAFKA_PORT" && kcat -b "127.0.0.1:$SAGA_KAFKA_PORT" -L -m 2 2>/dev/null | grep -q ' 1 brokers'
 }
 
-# The class archive halves the start; deploy/local/kafka makes it and passes its own option.
+# The class archive halves the start; deploy/local/kafka makes it, and passes its own option for that.
 kafka_start() { # [ARCHIVE-OPTION]
     local archive=${1:--XX:SharedArchiveFile=$SAGA_JARS/kafka.jsa} dir command
     pid_of kafka >/dev/null && return
@@ -112,7 +113,7 @@ postgres_socket() { # a path above 107 bytes is too long for a socket
 }
 
 postgres_admin() { # SQL -> unaligned text
-    PGHOST=$(postgres_socket) PGUSER=postgres PGDATABASE=postgres PGOPTIONS='' "$(postgres_bin)/psql" -XtAq \
+    PGOPTIONS='' "$(postgres_bin)/psql" -h "$(postgres_socket)" -U postgres -d postgres -XtAq \
         -v ON_ERROR_STOP=1 -v db="$PGDATABASE" <<<"$1"
 }
 
@@ -140,11 +141,10 @@ postgres_start() {
         rm -rf "$dir.new"
         [[ -d $dir ]] || { postgres_make "$dir" "$socket" && had=''; }
         # The backends of a server killed with -9 may still be ending: until then a new one refuses.
-        postgres_launched=0
         until_true 20 postgres_up "$dir" || true
         launched_ready postgres 20 postgres_answers
     fi
-    if [[ -z $(postgres_admin "select from pg_roles where rolname = 'saga'" | sed 's/^$/x/') ]]; then
+    if [[ -z $(postgres_admin "select 1 from pg_roles where rolname = 'saga'") ]]; then
         postgres_admin "create role saga login createdb in role pg_monitor, pg_checkpoint"
     fi
     if [[ -z $(postgres_admin "select 1 from pg_database where datname = :'db'") ]]; then
