@@ -2,6 +2,7 @@
  * --help, reading and refusing cannot disagree. */
 #include "conf.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -86,6 +87,24 @@ static int read_number(const struct saga_setting *s, const char *text, struct sa
     return saga_err(err, SAGA_FATAL, "%s=%.40s: expected %s%s", s->name, text, what, range);
 }
 
+static int read_text(const struct saga_setting *s, const char *text, struct saga_err *err)
+{
+    char accepted[120];
+    size_t n = 0;
+
+    *s->text = text;
+    if (!s->names)
+        return 0;
+    for (int i = 0; s->names[i]; i++) {
+        if (strcmp(s->names[i], text) == 0)
+            return 0;
+        n += (size_t)snprintf(accepted + n, sizeof accepted - n, "%s%s", i ? ", " : "",
+                              s->names[i]);
+        assert(n < sizeof accepted);
+    }
+    return saga_err(err, SAGA_FATAL, "%s=%.40s: expected one of %s", s->name, text, accepted);
+}
+
 /* An empty variable counts as one that is not set. */
 static int read_settings(const struct saga_setting *s, struct saga_err *err)
 {
@@ -93,9 +112,7 @@ static int read_settings(const struct saga_setting *s, struct saga_err *err)
         const char *text = getenv(s->name);
         if (!text || !*text)
             text = s->value;
-        if (s->text)
-            *s->text = text;
-        else if (read_number(s, text, err) < 0)
+        if ((s->text ? read_text(s, text, err) : read_number(s, text, err)) < 0)
             return err ? err->code : SAGA_FATAL;
     }
     return 0;
@@ -169,7 +186,8 @@ static int check(struct saga_conf *conf, struct saga_err *err)
 static void list(const struct saga_setting *s)
 {
     for (; s && s->name; s++)
-        printf("  %-24s %-17s %s\n", s->name, *s->value ? s->value : "-", s->help);
+        if (s->help)
+            printf("  %-24s %-17s %s\n", s->name, *s->value ? s->value : "-", s->help);
 }
 
 static void help(const struct saga_setting *common, const struct saga_service *service)

@@ -139,9 +139,10 @@ void saga_answer(const struct saga_call *call, const struct saga_event *answer, 
 /* ---- The service ---- */
 
 struct saga_setting { /* an environment variable, listed by --help */
-    const char *name, *value, *help; /* value is the default */
+    const char *name, *value, *help; /* value is the default; help NULL: it is listed elsewhere */
     int64_t *to, min, max;           /* a number; or */
-    const char **text;               /* a text, not checked */
+    const char **text;               /* a text, */
+    const char *const *names;        /* one of these up to NULL; or NULL: not checked */
 };
 
 struct saga_route; /* http.h */

@@ -1,0 +1,79 @@
+/* The table payment: its columns and its SQL. */
+#include "payment.h"
+
+#define F(member)  SAGA_AT(struct T, member)
+#define AT(member) offsetof(struct T, member)
+
+/* clang-format off */
+#define T attempt
+static const struct saga_field attempt_fields[] = {
+    {F(kind), SAGA_NAME, .names = payment_kinds},
+    {F(at), SAGA_TIME},
+    {F(outcome), SAGA_NAME, .names = payment_outcomes},
+    {F(ref), SAGA_TEXT, 1, 256, .optional = true},
+    {F(reason), SAGA_TEXT, 1, 256, .optional = true},
+    {F(skipped), SAGA_INT, 0, INT64_MAX, .optional = true},
+    {0}};
+#undef T
+
+/* Amount, currency and token are not fixed: of an order that is paid later they come one by one. */
+#define T bill
+static const struct saga_field columns[] = {
+    {"order_id", AT(row.key), SAGA_ID, .fixed = true},
+    {"lane", AT(row.lane), SAGA_INT, 0, INT32_MAX, .fixed = true},
+    {"created_at", AT(row.created), SAGA_TIME, .fixed = true},
+    {F(amount), SAGA_INT, 0, MAX_AMOUNT, .optional = true},
+    {F(currency), SAGA_CODE, 3, 3, .optional = true},
+    {F(token), SAGA_ID, .optional = true},
+    {F(payment_id), SAGA_ID, .optional = true},
+    {F(cancel), SAGA_BOOL},
+    {F(calls), SAGA_INT, 0, INT32_MAX},
+    {"cause", AT(row.cause), SAGA_TEXT, 1, 512, .optional = true},
+    {"trace", AT(row.trace), SAGA_TEXT, 1, 512, .optional = true},
+    {"state", AT(row.state), SAGA_NAME, .names = payment_states},
+    {"due", AT(row.due), SAGA_TIME, .optional = true},
+    {F(provider_ref), SAGA_TEXT, 1, 256, .optional = true},
+    {F(reason), SAGA_TEXT, 1, 256, .optional = true},
+    {F(attempts), SAGA_LIST, 0, ATTEMPTS_MAX, attempt_fields, sizeof(struct attempt),
+     .optional = true},
+    {0}};
+#undef T
+
+const struct saga_table payment_table = {
+    sizeof(struct bill), columns,
+
+    .load =
+    "select order_id, lane, created_at, amount, currency, token, payment_id, cancel, calls, cause,"
+    "       trace, state, due, provider_ref, reason, attempts"
+    "  from payment"
+    " where order_id = any($1)",
+
+    .insert =
+    "insert into payment (order_id, lane, created_at, amount, currency, token, payment_id, cancel,"
+    "                     calls, cause, trace, state, due, provider_ref, reason, attempts)"
+    " select *"
+    "   from unnest($1::text[], $2::bigint[], $3::timestamptz[], $4::bigint[], $5::text[],"
+    "               $6::text[], $7::text[], $8::boolean[], $9::bigint[], $10::text[],"
+    "               $11::text[], $12::text[], $13::timestamptz[], $14::text[], $15::text[],"
+    "               $16::jsonb[])",
+
+    .update =
+    "update payment p"
+    "   set amount = n.amount, currency = n.currency, token = n.token,"
+    "       payment_id = n.payment_id, cancel = n.cancel, calls = n.calls, cause = n.cause,"
+    "       trace = n.trace, state = n.state, due = n.due, provider_ref = n.provider_ref,"
+    "       reason = n.reason, attempts = n.attempts"
+    "  from unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::boolean[],"
+    "              $7::bigint[], $8::text[], $9::text[], $10::text[], $11::timestamptz[],"
+    "              $12::text[], $13::text[], $14::jsonb[])"
+    "       n(order_id, amount, currency, token, payment_id, cancel, calls, cause, trace, state,"
+    "         due, provider_ref, reason, attempts)"
+    " where p.order_id = n.order_id",
+};
+
+const char payment_due[] =
+    "select order_id"
+    "  from payment"
+    " where lane = any($1::int[]) and due <= $2"
+    " limit 500";
+/* clang-format on */

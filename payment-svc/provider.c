@@ -1,0 +1,71 @@
+/* Calls to the payment provider and its answers: their fields, and the choice of the provider. */
+#include "provider.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "events.h"
+#include "log.h"
+#include "payment.h"
+
+enum { REFUSALS_TOLD = 10 }; /* from this one on people are told (RULES.md) */
+
+static const struct payment_provider *const providers[] = {&provider_simulated, NULL};
+static const char *const names[] = {"simulated", NULL};
+static const char *chosen = "simulated";
+
+const struct saga_setting payment_settings[] = {
+    {"PROVIDER", "simulated", "who moves the money: simulated (tok_ok, tok_declined, ...)",
+     .text = &chosen, .names = names},
+    /* Read by the engine, too, which lists them. */
+    {"SAGA_CALL_TIMEOUT", "5s", NULL, &payment_call_timeout},
+    {"DATABASE_URL", "", NULL, .text = &payment_database},
+    {0}};
+
+#define F(member) SAGA_AT(struct T, member)
+
+#define T charge
+static const struct saga_field asked[] = {{F(amount), SAGA_INT, 0, MAX_AMOUNT},
+                                          {F(currency), SAGA_CODE, 3, 3},
+                                          {F(token), SAGA_ID},
+                                          {F(payment_id), SAGA_ID},
+                                          {F(tries), SAGA_INT, 1, INT64_MAX},
+                                          {0}};
+#undef T
+
+#define T answer
+static const struct saga_field answered[] = {{F(ref), SAGA_TEXT, 1, 256, .optional = true},
+                                             {F(reason), SAGA_TEXT, 1, 256, .optional = true},
+                                             {0}};
+#undef T
+
+/* A call's type is the beginning of its key at the provider. */
+const struct saga_event charge = {"charge", sizeof(struct charge), asked};
+const struct saga_event refund = {"refund", sizeof(struct charge), asked};
+
+#define ANSWER(name) const struct saga_event name = {#name, sizeof(struct answer), answered}
+ANSWER(charge_succeeded);
+ANSWER(charge_declined);
+ANSWER(charge_unknown);
+ANSWER(refund_succeeded);
+ANSWER(refund_refused);
+ANSWER(refund_unknown);
+
+void payment_call(const struct saga_call *calls, int n)
+{
+    for (int i = 0; providers[i]; i++)
+        if (strcmp(providers[i]->name, chosen) == 0)
+            providers[i]->call(calls, n);
+}
+
+/* Here and not in the rule, which may run more than once for one answer. */
+void payment_answer(const struct saga_call *call, const struct saga_event *event,
+                    const struct answer *answer)
+{
+    const struct charge *asked_for = call->data;
+
+    if ((event == &refund_refused || event == &refund_unknown) && asked_for->tries >= REFUSALS_TOLD)
+        saga_log_at(SAGA_ERROR, "a refund is not given, and asked for again",
+                    "\"order\":\"%s\",\"tries\":%" PRId64, call->key, asked_for->tries);
+    saga_answer(call, event, answer);
+}

@@ -1,0 +1,52 @@
+/* The seam to payment providers: what payment-svc asks of one, and what it may answer.
+ *
+ * A call has a key, "<call's type>:<order>": "charge:ord-1", "refund:ord-1". It may be made again
+ * with the same key after any time, by another thread or process, and also while the first is under
+ * way: the money must move once. A provider that keeps keys for ever sees to that by itself. One
+ * that forgets them after keeps_keys_us has to look a charge up by its payment_id before it asks
+ * again so late.
+ *
+ * call() runs on a caller's thread, outside any transaction of the engine, and gives
+ * payment_answer() for each call, or for none that it cannot: the row's due comes then. What it
+ * does not know for certain is "unknown", never a failure. */
+#ifndef PROVIDER_H
+#define PROVIDER_H
+
+#include "saga.h"
+
+enum { ID_MAX = 64 };
+
+struct charge { /* what is asked; a refund is of the whole */
+    int64_t amount;
+    const char *currency, *token, *payment_id;
+    int64_t tries; /* how often it was asked, with this one */
+};
+struct answer {
+    const char *ref;    /* the provider's name of it, if it succeeded */
+    const char *reason; /* if it did not */
+};
+
+/* calls */ extern const struct saga_event charge, refund;
+/* answers */ extern const struct saga_event charge_succeeded, charge_declined, charge_unknown;
+extern const struct saga_event refund_succeeded, refund_refused, refund_unknown;
+
+struct payment_provider {
+    const char *name;      /* PROVIDER */
+    int64_t keeps_keys_us; /* INT64_MAX: for ever */
+    void (*call)(const struct saga_call *calls, int n);
+};
+
+extern const struct payment_provider provider_simulated;
+extern const char
+    *payment_database;             /* DATABASE_URL: where the simulated provider keeps its books, */
+extern const char *payment_schema; /* and in which schema */
+
+extern const struct saga_setting payment_settings[];
+
+void payment_call(const struct saga_call *calls, int n); /* by the provider of the settings */
+/* An answer is a result of its call: charge_... of a charge. Tells people of a refund that is
+ * refused again and again. */
+void payment_answer(const struct saga_call *call, const struct saga_event *event,
+                    const struct answer *answer);
+
+#endif
