@@ -145,7 +145,7 @@ void saga_batch_free(struct saga_batch *b)
 /* Room for one more item in an array. */
 #define ROOM(array, n, cap)                                                                        \
     ((n) < (cap) ? (void)0                                                                         \
-                 : (void)((cap) = (cap) ? (cap) * 2 : 64,                                          \
+                 : (void)((cap) = (cap) ? (cap)*2 : 64,                                            \
                           (array) = saga_realloc((array), (size_t)(cap) * sizeof *(array))))
 
 struct saga_in *saga_batch_add(struct saga_batch *b, enum saga_kind kind, int32_t lane)

@@ -1,10 +1,10 @@
 /* A batch: inputs in order, the rows they name, and what the rules make of them: rows changed, log
- * rows, outbox rows with their ids, outside calls. Pure and deterministic: no I/O, no clock. engine.c
- * fills one from Kafka and the database and stores it; the simulation gives it rows that hold the
- * whole world, and load and store are nothing.
+ * rows, outbox rows with their ids, outside calls. Pure and deterministic: no I/O, no clock.
+ * engine.c fills one from Kafka and the database and stores it; the simulation gives it rows that
+ * hold the whole world, and load and store are nothing.
  *
- * Order of calls: saga_batch_reset; saga_batch_add... (inputs name rows: saga_batch_row makes slots);
- * the caller fills the slots' rows and the lanes' writers; saga_batch_decide. */
+ * Order of calls: saga_batch_reset; saga_batch_add... (inputs name rows: saga_batch_row makes
+ * slots); the caller fills the slots' rows and the lanes' writers; saga_batch_decide. */
 #ifndef SAGA_BATCH_H
 #define SAGA_BATCH_H
 
@@ -18,9 +18,9 @@
 struct saga_slot {
     const char *key;
     uint32_t hash;
-    int32_t lane;    /* orders */
-    void *row;       /* NULL: not known yet */
-    void *origin;    /* row before its first change */
+    int32_t lane; /* orders */
+    void *row;    /* NULL: not known yet */
+    void *origin; /* row before its first change */
     bool changed;
     bool ask;        /* engine: to be loaded */
     bool names_more; /* orders: the shared load needs it as $2 */
@@ -44,26 +44,26 @@ enum saga_kind {
 
 struct saga_in {
     enum saga_kind kind;
-    int32_t lane;                   /* where it was read */
-    const char *key;                /* the order; NULL: dead letter */
+    int32_t lane;    /* where it was read */
+    const char *key; /* the order; NULL: dead letter */
     const struct saga_rule *rule;
     const void *data;
-    const char *id, *trace;         /* NULL for due and answers: the row's */
+    const char *id, *trace; /* NULL for due and answers: the row's */
     struct saga_slot *slot;
-    struct saga_record *record;     /* FORWARD, DEAD: kept in the arena, with headers */
-    const char *reason, *detail;    /* DEAD */
+    struct saga_record *record;  /* FORWARD, DEAD: kept in the arena, with headers */
+    const char *reason, *detail; /* DEAD */
 };
 
 /* An outbox row. */
 struct saga_out {
     int32_t lane;
     int64_t seq;
-    struct saga_id own;  /* of an event on the own topic; seq 0: dead letter or forward */
-    const char *topic;   /* without prefix, static */
+    struct saga_id own; /* of an event on the own topic; seq 0: dead letter or forward */
+    const char *topic;  /* without prefix, static */
     int32_t partition;
-    const char *key;     /* NULL: none (dead letters keep the record's) */
+    const char *key; /* NULL: none (dead letters keep the record's) */
     uint32_t key_n;
-    size_t at, n;        /* value: bytes in batch->values; n SIZE_MAX: null (a tombstone's dead letter) */
+    size_t at, n; /* value: bytes in batch->values; n SIZE_MAX: null (a tombstone's dead letter) */
     const struct saga_header *headers;
     int headers_n;
 };
@@ -77,10 +77,10 @@ struct saga_writer {
 
 struct saga_batch {
     const struct saga_service *service;
-    const char *history; /* of this installation, for forwarded-id */
-    const char *source;  /* "/order-svc" */
+    const char *history;      /* of this installation, for forwarded-id */
+    const char *source;       /* "/order-svc" */
     const char *topic, *dead; /* "order.events", "order.dlq" */
-    int32_t lanes;       /* N */
+    int32_t lanes;            /* N */
     struct saga_arena arena;
     struct saga_slots orders, shared;
     struct saga_in *in;
@@ -94,7 +94,8 @@ struct saga_batch {
     int call_n, call_cap;
     void **log;
     int log_n, log_cap;
-    const struct saga_in *impossible; /* the first input that met an impossible cell: decide stopped */
+    const struct saga_in
+        *impossible; /* the first input that met an impossible cell: decide stopped */
     struct saga_in *deciding;
 };
 
@@ -103,11 +104,13 @@ void saga_batch_init(struct saga_batch *b, const struct saga_service *service, i
 void saga_batch_reset(struct saga_batch *b); /* for the next batch: everything but the settings */
 void saga_batch_free(struct saga_batch *b);
 
-struct saga_in *saga_batch_add(struct saga_batch *b, enum saga_kind kind, int32_t lane); /* zeroed */
+struct saga_in *saga_batch_add(struct saga_batch *b, enum saga_kind kind,
+                               int32_t lane); /* zeroed */
 struct saga_slot *saga_batch_row(struct saga_batch *b, struct saga_slots *rows, const char *key);
 struct saga_slot *saga_slots_find(const struct saga_slots *rows, const char *key);
 const struct saga_rule *saga_rule_of(const struct saga_service *service, const char *type);
-/* Makes slots of the shared rows that the inputs name (the service's hook). Orders' slots are there. */
+/* Makes slots of the shared rows that the inputs name (the service's hook). Orders' slots are
+ * there. */
 void saga_batch_name(struct saga_batch *b);
 
 /* Runs the rules over the inputs. Rows that are still NULL are made: zeroed, stored = false. Starts
@@ -115,8 +118,8 @@ void saga_batch_name(struct saga_batch *b);
  * -> 0, or SAGA_POISON: an impossible cell, see impossible. */
 int saga_batch_decide(struct saga_batch *b, int64_t now, struct saga_err *err);
 
-/* The simulation, whose rows are the world: what decide changed is stored; inputs, outbox rows, calls
- * and log rows are emptied, rows stay. */
+/* The simulation, whose rows are the world: what decide changed is stored; inputs, outbox rows,
+ * calls and log rows are emptied, rows stay. */
 void saga_batch_commit(struct saga_batch *b);
 
 #endif

@@ -230,8 +230,7 @@ static int subscribe(struct saga_bus *bus, struct saga_err *err)
 static int join(struct saga_bus *bus, const char *group, struct saga_err *err)
 {
     char text[300], timeout[24], beat[24];
-    rd_kafka_conf_t *rc =
-        saga_bus_conf(bus, consumer, sizeof consumer / sizeof *consumer, err);
+    rd_kafka_conf_t *rc = saga_bus_conf(bus, consumer, sizeof consumer / sizeof *consumer, err);
 
     if (!rc)
         return SAGA_FATAL;
@@ -283,7 +282,8 @@ static void *close_consumer(void *arg)
     return NULL;
 }
 
-/* Closing can hang in librdkafka 2.0.2: it gets a thread of its own, and the process ends anyway. */
+/* Closing can hang in librdkafka 2.0.2: it gets a thread of its own, and the process ends anyway.
+ */
 void saga_bus_close(struct saga_bus *bus, int ms)
 {
     pthread_t thread;
@@ -364,8 +364,7 @@ int saga_bus_next(struct saga_bus *bus, struct saga_record *record, int *topic)
         struct position *p;
         *topic = topic_of(bus, m);
         *record = (struct saga_record){.partition = m->partition, .offset = m->offset};
-        p = *topic < 0 || m->partition >= bus->room ? NULL
-                                                   : &bus->position[*topic][m->partition];
+        p = *topic < 0 || m->partition >= bus->room ? NULL : &bus->position[*topic][m->partition];
         if (m->err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET && p && p->reading) {
             rd_kafka_message_destroy(m);
             p->reading = false;
@@ -460,6 +459,15 @@ int64_t saga_bus_position(const struct saga_bus *bus, int topic, int32_t lane)
     return lane < bus->room ? bus->position[topic][lane].offset : -1;
 }
 
+int64_t saga_bus_end(const struct saga_bus *bus, int topic, int32_t lane)
+{
+    int64_t low, high;
+    char name[300];
+
+    saga_bus_name(bus, bus->topics[topic], name, sizeof name);
+    return rd_kafka_get_watermark_offsets(bus->consumer, name, lane, &low, &high) ? -1 : high;
+}
+
 void saga_bus_commit(struct saga_bus *bus, int topic, int32_t lane, int64_t offset)
 {
     if (lane < bus->room)
@@ -504,9 +512,9 @@ int saga_bus_offsets(struct saga_bus *bus, const char *topic, int n, bool end, i
         code = list->elems[i].err;
     }
     rd_kafka_topic_partition_list_destroy(list);
-    return code ? saga_err(err, SAGA_RETRY, "kafka: offsets of %s: %s", name,
-                           rd_kafka_err2str(code))
-                : 0;
+    return code
+               ? saga_err(err, SAGA_RETRY, "kafka: offsets of %s: %s", name, rd_kafka_err2str(code))
+               : 0;
 }
 
 int saga_bus_partitions(struct saga_bus *bus, const char *topic, int ms, struct saga_err *err)

@@ -2,7 +2,8 @@
  * idempotent producer. All calls come from the engine's thread; nothing blocks but what says so.
  *
  * The group decides which lanes are ours; where they are read is decided here: positions are given
- * by saga_bus_read and kept, so that a new assignment or a seek never depends on Kafka's own offsets.
+ * by saga_bus_read and kept, so that a new assignment or a seek never depends on Kafka's own
+ * offsets.
  *
  * Source of the settings: DESIGN.md section 7. */
 #ifndef SAGA_BUS_H
@@ -19,7 +20,8 @@ struct saga_bus;
 
 struct saga_bus_events {
     void *owner;
-    /* The lanes that the group gives us now: all of them, ascending. Fetching starts by saga_bus_read. */
+    /* The lanes that the group gives us now: all of them, ascending. Fetching starts by
+     * saga_bus_read. */
     void (*assigned)(void *owner, const int32_t *lanes, int n);
     /* A delivery report of the present producer. offset -1: not delivered, or not known where. */
     void (*reported)(void *owner, int32_t lane, int64_t seq, int64_t offset);
@@ -32,22 +34,28 @@ struct saga_bus *saga_bus_new(const struct saga_conf *conf, const char *group,
 /* Leaves: flushes the producer and closes the consumer, at most ms. Static members stay members. */
 void saga_bus_close(struct saga_bus *bus, int ms);
 
-int saga_bus_fd(const struct saga_bus *bus); /* an eventfd: readable when there is something to do */
+int saga_bus_fd(
+    const struct saga_bus *bus); /* an eventfd: readable when there is something to do */
 
 /* Serves callbacks and reports. -> 0, SAGA_RETRY: the producer is dead, saga_bus_renew it;
  * SAGA_FATAL: another process has our SAGA_INSTANCE. */
 int saga_bus_serve(struct saga_bus *bus, struct saga_err *err);
 
 /* The next record. *topic is its place in topics; the record is borrowed until the next call.
- * -> 1, 0: none is waiting, SAGA_POISON: the position of *topic, record->partition is not in Kafka. */
+ * -> 1, 0: none is waiting, SAGA_POISON: the position of *topic, record->partition is not in Kafka.
+ */
 int saga_bus_next(struct saga_bus *bus, struct saga_record *record, int *topic);
-void saga_bus_headers(struct saga_bus *bus, struct saga_record *record); /* reads those of the record */
+void saga_bus_headers(struct saga_bus *bus,
+                      struct saga_record *record); /* reads those of the record */
 
 /* ---- Where to read ---- */
-void saga_bus_read(struct saga_bus *bus, int topic, int32_t lane, int64_t offset); /* from here on */
+void saga_bus_read(struct saga_bus *bus, int topic, int32_t lane,
+                   int64_t offset);                                 /* from here on */
 void saga_bus_pause(struct saga_bus *bus, int topic, int32_t lane); /* until saga_bus_resume */
 void saga_bus_resume(struct saga_bus *bus, int topic, int32_t lane);
 int64_t saga_bus_position(const struct saga_bus *bus, int topic, int32_t lane);
+/* End of the partition as the last fetch saw it, -1: not known. Does not ask. */
+int64_t saga_bus_end(const struct saga_bus *bus, int topic, int32_t lane);
 /* Commits where lanes stand, for lag tools only. offset < 0: left out. */
 void saga_bus_commit(struct saga_bus *bus, int topic, int32_t lane, int64_t offset);
 void saga_bus_commit_flush(struct saga_bus *bus);

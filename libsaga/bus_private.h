@@ -17,7 +17,7 @@ struct target { /* a topic written */
     struct gate {
         bool open, asked; /* its first record of this producer is acknowledged, is on its way */
         struct waiting *first, *last;
-    } *gate; /* by partition */
+    } * gate; /* by partition */
     int32_t gates;
 };
 
@@ -35,8 +35,8 @@ struct saga_bus {
         int64_t offset; /* of the next record to hand out, -1: not told yet */
         int64_t commit; /* to be committed, -1: nothing */
         bool reading;
-    } *position[SAGA_TOPICS_MAX]; /* by lane */
-    int32_t room;                 /* lanes in position, lanes */
+    } * position[SAGA_TOPICS_MAX]; /* by lane */
+    int32_t room;                  /* lanes in position, lanes */
     bool reassign;
     rd_kafka_message_t *current;
     struct saga_header *headers;

@@ -1,4 +1,5 @@
-/* Kafka by librdkafka: the idempotent producer, its reports, and its replacement (DESIGN.md 4.3). */
+/* Kafka by librdkafka: the idempotent producer, its reports, and its replacement (DESIGN.md 4.3).
+ */
 #include <assert.h>
 #include <pthread.h>
 #include <stdlib.h>
@@ -91,8 +92,7 @@ static void produce(struct saga_bus *bus, struct target *t, const struct saga_de
         {.vtype = RD_KAFKA_VTYPE_OPAQUE, .u.ptr = ticket_of(d)},
         {.vtype = RD_KAFKA_VTYPE_HEADERS, .u.headers = headers},
     };
-    rd_kafka_error_t *error =
-        rd_kafka_produceva(bus->producer, with, sizeof with / sizeof *with);
+    rd_kafka_error_t *error = rd_kafka_produceva(bus->producer, with, sizeof with / sizeof *with);
 
     if (!error)
         return;

@@ -1,7 +1,7 @@
 /* Outside calls and their answers. See calls.h.
  *
- * A call is made after COMMIT and may be lost at any time: the row that wanted it has a due, and calls
- * again. So nothing here is durable, and the queue may refuse. */
+ * A call is made after COMMIT and may be lost at any time: the row that wanted it has a due, and
+ * calls again. So nothing here is durable, and the queue may refuse. */
 #include "calls.h"
 
 #include <assert.h>
@@ -45,8 +45,8 @@ static bool waits(const char *key)
     return false;
 }
 
-/* One block for free(): head bytes, zeroed, then copies of the key and of the event's data. The data is
- * copied twice: once to know its size. */
+/* One block for free(): head bytes, zeroed, then copies of the key and of the event's data. The
+ * data is copied twice: once to know its size. */
 static void *block(size_t head, const char *key, const struct saga_event *event, const void *data,
                    const char **key_copy, const void **data_copy)
 {

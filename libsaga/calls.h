@@ -1,6 +1,6 @@
 /* Outside calls (DESIGN.md 4.6): a queue that holds a key once, caller threads that take several at
- * once, and the answers on their way back. put, take and wake belong to the engine's thread; saga_answer
- * (saga.h) to the callers. */
+ * once, and the answers on their way back. put, take and wake belong to the engine's thread;
+ * saga_answer (saga.h) to the callers. */
 #ifndef SAGA_CALLS_H
 #define SAGA_CALLS_H
 
@@ -21,7 +21,8 @@ struct saga_answered {
 void saga_calls_start(const struct saga_service *service, int callers, int wake);
 /* Queues a copy. -> false: full, or the key waits already: its due calls again. */
 bool saga_calls_put(const struct saga_call *call);
-struct saga_answered *saga_calls_take(void); /* all that have come, oldest first. Takes: free() each */
+struct saga_answered *
+saga_calls_take(void); /* all that have come, oldest first. Takes: free() each */
 int saga_calls_waiting(void);
 void saga_calls_stop(void); /* no further call is begun */
 

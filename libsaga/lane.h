@@ -1,11 +1,13 @@
-/* The rules of a lane (DESIGN.md 4.2 to 4.4) as pure functions on plain structs: which record is next,
- * which is a duplicate, where to read on, what counts as published. No I/O, clock or allocation: the
- * simulation runs these very functions. engine.c owns the structs, in its one thread.
+/* The rules of a lane (DESIGN.md 4.2 to 4.4) as pure functions on plain structs: which record is
+ * next, which is a duplicate, where to read on, what counts as published. No I/O, clock or
+ * allocation: the simulation runs these very functions. engine.c owns the structs, in its one
+ * thread.
  *
- * Happy path: every record of an input is "next"; its offset moves next_offset, its id is remembered,
- * and both are stored with its effects. A record in a gap sets the hold: the stored position stays
- * before it, and when the missing event has been applied and committed the input seeks back to it.
- * Records that were read twice are told by the chain, so a position is only ever a hint. */
+ * Happy path: every record of an input is "next"; its offset moves next_offset, its id is
+ * remembered, and both are stored with its effects. A record in a gap sets the hold: the stored
+ * position stays before it, and when the missing event has been applied and committed the input
+ * seeks back to it. Records that were read twice are told by the chain, so a position is only ever
+ * a hint. */
 #ifndef SAGA_LANE_H
 #define SAGA_LANE_H
 
@@ -13,7 +15,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The place of an event in its lane (which is known from where it stands), and its writer's term. */
+/* The place of an event in its lane (which is known from where it stands), and its writer's term.
+ */
 struct saga_id {
     int64_t seq; /* 0: no event */
     int64_t term;
@@ -24,8 +27,8 @@ static inline bool saga_id_same(struct saga_id a, struct saga_id b)
     return a.seq == b.seq && a.term == b.term;
 }
 
-/* The lane of an order: Kafka's own partitioner, murmur2 (org.apache.kafka.common.utils.Utils) of the
- * key, sign bit cleared, modulo lanes. */
+/* The lane of an order: Kafka's own partitioner, murmur2 (org.apache.kafka.common.utils.Utils) of
+ * the key, sign bit cleared, modulo lanes. */
 int32_t saga_lane_of(const char *key, size_t n, int32_t lanes);
 
 /* ---- Reading ---- */
@@ -45,10 +48,10 @@ struct saga_input {
     struct saga_id last; /* newest event applied */
     int64_t held;        /* lowest offset in a gap, -1: none, */
     struct saga_id held_previous; /* and what must come before it */
-    int64_t held_since;  /* microseconds, */
-    bool reached;        /* what was missing has been applied: seek to held after COMMIT */
-    bool rewound;        /* the input was read again from its earliest record */
-    bool stopped;        /* fork: nothing more is read */
+    int64_t held_since;           /* microseconds, */
+    bool reached;                 /* what was missing has been applied: seek to held after COMMIT */
+    bool rewound;                 /* the input was read again from its earliest record */
+    bool stopped;                 /* fork: nothing more is read */
 };
 
 /* Judges an event at offset and moves in. now in microseconds. */
@@ -66,7 +69,8 @@ int64_t saga_input_resume(struct saga_input *in);
 /* Open for longer than wait: -> true once, the caller seeks to the earliest record. */
 bool saga_input_overdue(struct saga_input *in, int64_t now, int64_t wait);
 
-/* A forwarded request (4.5): the chain of its source lane, by (term, seq). -> false: a duplicate. */
+/* A forwarded request (4.5): the chain of its source lane, by (term, seq). -> false: a duplicate.
+ */
 bool saga_forward_screen(struct saga_id *last, struct saga_id id);
 
 /* ---- Publishing ---- */
@@ -82,15 +86,15 @@ struct saga_outgoing {
     int64_t published;        /* every outbox row up to here is in Kafka */
     int64_t published_offset; /* of the newest of them on the own topic, -1: none */
     struct saga_id published_id;
-    int64_t known_offset; /* a report on the own topic counts only above this */
+    int64_t known_offset;   /* a report on the own topic counts only above this */
     struct saga_sent *ring; /* cap is a power of two */
     uint32_t head, n, cap;
     int64_t bytes; /* in the ring */
 };
 
 void saga_outgoing_sent(struct saga_outgoing *out, int64_t seq, struct saga_id own, uint32_t bytes);
-/* A delivery report that says success. -> true: counted (published moves over the contiguous prefix);
- * false: it does not count (4.3): the lane must be taken again. */
+/* A delivery report that says success. -> true: counted (published moves over the contiguous
+ * prefix); false: it does not count (4.3): the lane must be taken again. */
 bool saga_outgoing_acked(struct saga_outgoing *out, int64_t seq, int64_t offset);
 void saga_outgoing_reset(struct saga_outgoing *out); /* empties the ring */
 

@@ -3,8 +3,8 @@
  * Happy path: one INSERT per batch, an array element per row; nothing is read, marked or deleted.
  * After a crash or a dead producer the rows above `published` are read back and sent again; readers
  * drop what they know. When the current table is old or large the other one, whose rows are all
- * published by then, is truncated and becomes current. A lane that cannot publish keeps its rows: the
- * table is not truncated and the current one grows. */
+ * published by then, is truncated and becomes current. A lane that cannot publish keeps its rows:
+ * the table is not truncated and the current one grows. */
 #include "outbox.h"
 
 #include <stdlib.h>
@@ -16,8 +16,8 @@
     "     values ($1, $2, $3, $4, $5, $6, $7, $8)"
 static const char *const insert[] = {INSERT("outbox_0"), INSERT("outbox_1")};
 
-/* Headers of dead letters and forwards; the one header of an event is not stored: name and value, each
- * with its length in 4 bytes before it; a null value has length -1. */
+/* Headers of dead letters and forwards; the one header of an event is not stored: name and value,
+ * each with its length in 4 bytes before it; a null value has length -1. */
 static void put_headers(struct saga_buf *out, const struct saga_out *o)
 {
     out->n = 0;
@@ -168,7 +168,8 @@ static void read_headers(const char *at, int n, struct saga_arena *arena, struct
     d->headers = headers;
 }
 
-/* The id of an event of ours stands near the start of its value: {"specversion":"1.0","id":"7.42.9". */
+/* The id of an event of ours stands near the start of its value:
+ * {"specversion":"1.0","id":"7.42.9". */
 static struct saga_id id_of(const struct saga_delivery *d)
 {
     static const char before[] = "\"id\":\"";

@@ -129,15 +129,16 @@ static int lost(struct saga_pg *pg, struct saga_err *err)
 int saga_pg_connect(struct saga_pg *pg, struct saga_err *err)
 {
     char options[200];
-    const char *keys[] = {"dbname",          "application_name", "client_encoding", "options",
-                          "connect_timeout", "tcp_user_timeout", NULL};
+    const char *keys[] = {"dbname",  "application_name", "client_encoding",
+                          "options", "connect_timeout",  "tcp_user_timeout",
+                          NULL};
     const char *values[] = {pg->conninfo, pg->name, "UTF8", options, "5", "10000", NULL};
 
     if (saga_pg_connected(pg))
         return 0;
     saga_pg_close(pg);
-    snprintf(options, sizeof options, "-c search_path=%s -c timezone=UTC -c client_min_messages=warning",
-             pg->schema);
+    snprintf(options, sizeof options,
+             "-c search_path=%s -c timezone=UTC -c client_min_messages=warning", pg->schema);
     pg->conn = PQconnectdbParams(keys, values, 1); /* an empty dbname: libpq's PG* alone */
     if (!pg->conn || PQstatus(pg->conn) != CONNECTION_OK)
         return lost(pg, err);
@@ -380,8 +381,7 @@ static void note_error(struct saga_pg *pg, const PGresult *result)
     snprintf(pg->sqlstate, sizeof pg->sqlstate, "%s", state ? state : "");
     content = !strncmp(pg->sqlstate, "22", 2) || !strncmp(pg->sqlstate, "23", 2);
     saga_err(&pg->err, content ? SAGA_POISON : SAGA_RETRY, "database: %s (SQLSTATE %s)",
-             one_line(line, sizeof line, text ? text : PQresultErrorMessage(result)),
-             pg->sqlstate);
+             one_line(line, sizeof line, text ? text : PQresultErrorMessage(result)), pg->sqlstate);
     pg->failed = pg->result_n;
     pg->broken = true;
 }

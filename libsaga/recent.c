@@ -83,8 +83,7 @@ static void grow(struct generation *g)
     memset(more.entry, 0, ((size_t)more.mask + 1) * sizeof *more.entry);
     for (uint32_t i = 0; g->entry && i <= g->mask; i++)
         if (g->entry[i].row)
-            *find(&more, ((struct saga_row *)g->entry[i].row)->key, g->entry[i].hash) =
-                g->entry[i];
+            *find(&more, ((struct saga_row *)g->entry[i].row)->key, g->entry[i].hash) = g->entry[i];
     free(g->entry);
     g->entry = more.entry;
     g->mask = more.mask;

@@ -1,6 +1,6 @@
-/* From a record to an input of a batch: what it says (intake), and whether its lane's chain takes it
- * (screen). Pure. engine.c reads while PostgreSQL works on the batch before, and screens when that
- * has committed; the simulation does the same with its topics in memory. */
+/* From a record to an input of a batch: what it says (intake), and whether its lane's chain takes
+ * it (screen). Pure. engine.c reads while PostgreSQL works on the batch before, and screens when
+ * that has committed; the simulation does the same with its topics in memory. */
 #ifndef SAGA_SCREEN_H
 #define SAGA_SCREEN_H
 
@@ -14,8 +14,8 @@ enum { SAGA_READS_MAX = 5, SAGA_KNOWN_MAX = 40 };
 struct saga_intake {
     const struct saga_service *service;
     const char *history;
-    const char *topic[SAGA_READS_MAX + 1];  /* requests first, up to NULL */
-    const char *source[SAGA_READS_MAX];     /* of whose events: "/order-svc"; NULL: requests */
+    const char *topic[SAGA_READS_MAX + 1]; /* requests first, up to NULL */
+    const char *source[SAGA_READS_MAX];    /* of whose events: "/order-svc"; NULL: requests */
     int topics;
     const struct saga_event *known[SAGA_KNOWN_MAX]; /* events with a rule, up to NULL */
 };
@@ -28,7 +28,7 @@ struct saga_read {
     int topic;
     int32_t lane;
     int64_t offset;
-    uint32_t epoch; /* the caller's: of the reading that it belongs to */
+    uint32_t epoch;              /* the caller's: of the reading that it belongs to */
     bool bad;                    /* stands outside the chain, or no request: */
     const char *reason, *detail; /* why; also of refused data */
     struct saga_message message;
@@ -47,13 +47,13 @@ struct saga_reader {
 };
 
 enum saga_screened {
-    SAGA_APPLIED,   /* an input was added to the batch */
-    SAGA_PASSED,    /* the position moved, nothing to do */
-    SAGA_DROPPED,   /* a duplicate */
-    SAGA_HELD,      /* in a gap */
-    SAGA_IGNORED,   /* of an input that seeks back or is stopped */
-    SAGA_FORKED,    /* the input is stopped */
-    SAGA_REFUSED,   /* a record of our own that cannot be read: the lane stops (4.7: parked) */
+    SAGA_APPLIED, /* an input was added to the batch */
+    SAGA_PASSED,  /* the position moved, nothing to do */
+    SAGA_DROPPED, /* a duplicate */
+    SAGA_HELD,    /* in a gap */
+    SAGA_IGNORED, /* of an input that seeks back or is stopped */
+    SAGA_FORKED,  /* the input is stopped */
+    SAGA_REFUSED, /* a record of our own that cannot be read: the lane stops (4.7: parked) */
 };
 enum saga_screened saga_screen(const struct saga_intake *in, struct saga_batch *b,
                                struct saga_reader *reader, const struct saga_read *read,

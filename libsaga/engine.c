@@ -1,0 +1,487 @@
+/* The engine's loop: collect, run a batch, keep house; waiting for Kafka or PostgreSQL is a turn of
+ * the same loop, so that the group does not expel us and memory stays bounded. See engine.h,
+ * DESIGN.md 4.1. */
+#include "engine.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "log.h"
+#include "outbox.h"
+
+enum { SECOND = 1000000, MS = 1000 };
+
+int64_t saga_now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * SECOND + t.tv_nsec / 1000;
+}
+
+/* ---- Lanes ---- */
+
+void saga_engine_stop_lane(struct saga_engine *e, struct saga_lane *lane, const char *why)
+{
+    lane->state = SAGA_LANE_STOPPED;
+    snprintf(lane->why, sizeof lane->why, "%s", why);
+    for (int t = 0; t < e->intake.topics; t++)
+        saga_bus_pause(e->bus, t, lane->lane);
+    saga_log_at(SAGA_ERROR, "lane stopped", "\"lane\":%d", lane->lane);
+    saga_log_text(SAGA_ERROR, "lane stopped", why);
+}
+
+void saga_engine_dirty(struct saga_engine *e, struct saga_lane *lane)
+{
+    lane->dirty = true;
+    if (!e->flush_at)
+        e->flush_at = saga_now() + SECOND;
+}
+
+/* After a lost connection nobody knows what was committed: the database tells. */
+void saga_engine_lost_database(struct saga_engine *e)
+{
+    for (int32_t i = 0; i < e->lanes; i++) {
+        e->lane[i].known = false;
+        if (e->lane[i].state == SAGA_LANE_RUNNING)
+            saga_engine_want(e, &e->lane[i], true);
+    }
+}
+
+/* ---- Sending ---- */
+
+void saga_engine_send(struct saga_engine *e, const struct saga_delivery *d, struct saga_id own)
+{
+    struct saga_lane *lane = &e->lane[d->lane];
+
+    if (lane->out.n == 0)
+        lane->sent_at = saga_now();
+    saga_outgoing_sent(&lane->out, d->seq, own, (uint32_t)(d->value_n + d->key_n));
+    saga_bus_send(e->bus, d);
+    if (!lane->paused && (lane->out.n > SAGA_LANE_EVENTS || lane->out.bytes > SAGA_LANE_BYTES)) {
+        lane->paused = true;
+        for (int t = 0; t < e->intake.topics; t++)
+            saga_bus_pause(e->bus, t, d->lane);
+    }
+}
+
+static void reported(void *owner, int32_t number, int64_t seq, int64_t offset)
+{
+    struct saga_engine *e = owner;
+    struct saga_lane *lane = &e->lane[number];
+
+    lane->sent_at = saga_now();
+    if (!saga_outgoing_acked(&lane->out, seq, offset)) {
+        saga_log_at(SAGA_WARN, "a delivery report that does not count: new producer",
+                    "\"lane\":%d,\"seq\":%" PRId64 ",\"offset\":%" PRId64, number, seq, offset);
+        e->renew = true;
+        return;
+    }
+    e->renew_backoff = 0;
+    saga_engine_dirty(e, lane);
+    if (lane->paused && lane->out.n < SAGA_LANE_EVENTS / 2 &&
+        lane->out.bytes < SAGA_LANE_BYTES / 2) {
+        lane->paused = false;
+        for (int t = 0; t < e->intake.topics && lane->state == SAGA_LANE_RUNNING; t++)
+            saga_bus_resume(e->bus, t, number);
+    }
+}
+
+/* A partition that reports nothing although Kafka answers: its producer is given up (4.3). */
+static void look_for_silence(struct saga_engine *e, int64_t now)
+{
+    struct saga_err ignored = {0};
+
+    for (int32_t i = 0; i < e->lanes; i++) {
+        struct saga_lane *lane = &e->lane[i];
+        if (!lane->out.n || now - lane->sent_at <= e->conf->report_wait)
+            continue;
+        lane->sent_at = now;
+        if (saga_bus_partitions(e->bus, e->batch.topic, 1000, &ignored) > 0) {
+            saga_log_at(SAGA_WARN, "no delivery report: new producer", "\"lane\":%d", i);
+            e->renew = true;
+            return;
+        }
+    }
+}
+
+/* The one recovery path: a new producer, and every lane sends what is above published again. */
+static int renew(struct saga_engine *e, int64_t now, struct saga_err *err)
+{
+    int rc;
+
+    if (!e->renew || now < e->renew_at)
+        return 0;
+    e->renew_backoff = e->renew_backoff ? e->renew_backoff * 2 : 100 * MS;
+    if (e->renew_backoff > 5 * SECOND)
+        e->renew_backoff = 5 * SECOND;
+    e->renew_at = now + e->renew_backoff;
+    if ((rc = saga_bus_renew(e->bus, err)) < 0)
+        return rc;
+    e->renew = false;
+    for (int32_t i = 0; i < e->lanes && rc >= 0; i++)
+        if (e->lane[i].out.n && e->lane[i].state == SAGA_LANE_RUNNING)
+            rc = saga_engine_republish(e, &e->lane[i], err);
+        else
+            saga_outgoing_reset(&e->lane[i].out);
+    if (rc < 0)
+        e->renew = true; /* the database is away: again */
+    return rc;
+}
+
+/* ---- Collecting ---- */
+
+static void read_headers(void *owner, struct saga_record *record)
+{
+    saga_bus_headers(((struct saga_engine *)owner)->bus, record);
+}
+
+/* A position that Kafka does not have: the chain judges from the earliest record (4.4 step 3). */
+static void out_of_range(struct saga_engine *e, int topic, int32_t number)
+{
+    struct saga_lane *lane = &e->lane[number];
+    char why[256];
+
+    if (lane->state != SAGA_LANE_RUNNING)
+        return;
+    if (e->intake.source[topic]) {
+        saga_engine_want(e, lane, true); /* taking looks at the watermarks */
+        return;
+    }
+    snprintf(why, sizeof why,
+             "%s/%d: offset %" PRId64
+             " is not in Kafka any more: requests were lost by retention or "
+             "by a new topic",
+             e->intake.topic[topic], number, lane->reader.input[topic].next_offset);
+    saga_engine_stop_lane(e, lane, why);
+}
+
+static void collect(struct saga_engine *e)
+{
+    struct saga_work *work = e->next;
+    struct saga_record record;
+    int topic, rc;
+
+    for (;;) {
+        if (work->n >= e->conf->batch_records || work->bytes >= SAGA_BATCH_BYTES) {
+            e->more = true;
+            return;
+        }
+        if ((rc = saga_bus_next(e->bus, &record, &topic)) == 0)
+            break;
+        if (rc < 0) {
+            out_of_range(e, topic, record.partition);
+            continue;
+        }
+        if (record.partition >= e->lanes)
+            continue;
+        if (work->n == work->cap) {
+            work->cap = work->cap ? work->cap * 2 : 256;
+            work->read = saga_realloc(work->read, (size_t)work->cap * sizeof *work->read);
+        }
+        saga_intake_read(&e->intake, topic, e->lanes, &record, read_headers, e, &work->arena,
+                         &work->read[work->n]);
+        work->read[work->n++].epoch = e->lane[record.partition].epoch;
+        work->bytes += record.value_n;
+    }
+    e->more = false;
+}
+
+static void take_answers(struct saga_engine *e)
+{
+    *e->answers_end = saga_calls_take();
+    for (; *e->answers_end; e->answers_end = &(*e->answers_end)->next) {
+        e->answers_n++;
+        saga_count(e->metric.answers, 1);
+    }
+}
+
+static void assigned(void *owner, const int32_t *lanes, int n)
+{
+    struct saga_engine *e = owner;
+    int64_t now = saga_now();
+
+    for (int32_t i = 0; i < e->lanes; i++)
+        e->lane[i].ours = false;
+    for (int i = 0; i < n; i++)
+        if (lanes[i] < e->lanes)
+            e->lane[lanes[i]].ours = true;
+    for (int32_t i = 0; i < e->lanes; i++) {
+        struct saga_lane *lane = &e->lane[i];
+        lane->epoch++;
+        if (!lane->ours) {
+            lane->state = SAGA_LANE_AWAY;
+        } else if (lane->state != SAGA_LANE_STOPPED) {
+            lane->state = SAGA_LANE_WANTED;
+            lane->try_at = now;
+            lane->backoff = 0;
+        }
+    }
+    saga_log_at(SAGA_INFO, "lanes assigned", "\"lanes\":%d", n);
+}
+
+const struct saga_bus_events saga_engine_events = {NULL, assigned, reported};
+
+int saga_engine_turn(struct saga_engine *e, int64_t wait, int fd, short events,
+                     struct saga_err *err)
+{
+    struct pollfd fds[3] = {
+        {saga_bus_fd(e->bus), POLLIN, 0}, {e->wake, POLLIN, 0}, {fd, events, 0}};
+    struct timespec limit = {wait / SECOND, wait % SECOND * 1000};
+    uint64_t woken;
+    int rc;
+
+    saga_view_turned();
+    if (ppoll(fds, fd < 0 ? 2 : 3, &limit, NULL) < 0 && errno != EINTR)
+        return saga_err(err, SAGA_FATAL, "poll: %s", strerror(errno));
+    if (fds[1].revents && read(e->wake, &woken, sizeof woken) > 0)
+        take_answers(e);
+    if ((rc = saga_bus_serve(e->bus, err)) == SAGA_FATAL)
+        return rc;
+    if (rc < 0) {
+        e->renew = true;
+        err->code = 0;
+    }
+    collect(e);
+    return 0;
+}
+
+/* ---- Waiting for PostgreSQL ---- */
+
+static const char sql_end_blockers[] =
+    "select pg_terminate_backend(pid) from pg_stat_activity"
+    " where pid = any(pg_blocking_pids($1::bigint::int)) and application_name = $2"
+    "   and wait_event = 'ClientRead'"
+    "   and state_change < clock_timestamp() - $3::bigint * interval '1 microsecond'";
+
+/* 4.4 step 1: a paused owner's session holds locks that no time-out frees (KAFKA.md). Only sessions
+ * of this service, and only those that have said nothing for as long as we have waited. */
+static void end_blockers(struct saga_engine *e)
+{
+    struct saga_pg *second = saga_pg_new(e->conf->database, e->batch.source + 1, "pg_catalog");
+    struct saga_params p = {0};
+    struct saga_rows *rows = NULL;
+    struct saga_err err = {0};
+
+    saga_param_int(&p, saga_pg_pid(e->pg));
+    saga_param_text(&p, e->batch.source + 1);
+    saga_param_int(&p, e->conf->lock_wait);
+    if (saga_pg_query(second, sql_end_blockers, &p, &rows, &err) < 0)
+        saga_log_text(SAGA_WARN, "looking for who blocks us", err.text);
+    else if (saga_rows_n(rows) > 0)
+        saga_log_at(SAGA_WARN, "ended sessions of a silent owner that held our rows",
+                    "\"sessions\":%d", saga_rows_n(rows));
+    saga_rows_free(rows);
+    saga_params_free(&p);
+    saga_pg_free(second);
+}
+
+int saga_engine_wait(struct saga_engine *e, struct saga_err *err)
+{
+    int64_t since = saga_now(), look = since + e->conf->lock_wait;
+    int rc;
+
+    while ((rc = saga_pg_ready(e->pg, err)) == 0) {
+        if ((rc = saga_engine_turn(e, 200 * MS, saga_pg_socket(e->pg), saga_pg_events(e->pg),
+                                   err)) < 0)
+            return rc;
+        if (saga_now() >= look) {
+            end_blockers(e);
+            look = saga_now() + SECOND;
+        }
+    }
+    return rc < 0 ? rc : 0;
+}
+
+int saga_engine_rollback(struct saga_engine *e, struct saga_err *err)
+{
+    static const char sql[] = "rollback";
+    int rc;
+
+    if ((rc = saga_pg_send(e->pg, sql, NULL, err)) < 0 || (rc = saga_pg_sync(e->pg, err)) < 0)
+        return rc;
+    return saga_engine_wait(e, err);
+}
+
+/* ---- Keys that are due ---- */
+
+static int ask_due(struct saga_engine *e, int64_t now, struct saga_err *err)
+{
+    struct saga_params *p = &e->params;
+    const struct saga_rows *rows;
+    int rc, n;
+
+    if (!e->service->due || e->due_n || now < e->due_at)
+        return 0;
+    saga_params_reset(p);
+    saga_param_array(p, SAGA_OID_INT4);
+    for (int32_t i = 0; i < e->lanes; i++)
+        if (e->lane[i].state == SAGA_LANE_RUNNING && !e->lane[i].paused)
+            saga_element_int4(p, i);
+    saga_param_array_end(p);
+    e->due_at = now + SECOND;
+    if (p->param[0].elements == 0)
+        return 0;
+    saga_param_time(p, now + e->clock);
+    if ((rc = saga_pg_send(e->pg, e->service->due, p, err)) < 0 ||
+        (rc = saga_pg_sync(e->pg, err)) < 0 || (rc = saga_engine_wait(e, err)) < 0)
+        return rc;
+    rows = saga_pg_result(e->pg, 0);
+    n = saga_rows_n(rows);
+    e->due = saga_realloc(e->due, (size_t)n * sizeof *e->due);
+    for (e->due_n = 0; e->due_n < n; e->due_n++)
+        e->due[e->due_n] = strdup(saga_rows_text(rows, e->due_n, 0));
+    saga_count(e->metric.due, n);
+    if (n == SAGA_DUE_MAX)
+        e->due_at = now;
+    return 0;
+}
+
+/* ---- The loop ---- */
+
+static void commit_offsets(struct saga_engine *e)
+{
+    for (int32_t i = 0; i < e->lanes; i++)
+        for (int t = 0; t < e->intake.topics && e->lane[i].state == SAGA_LANE_RUNNING; t++)
+            saga_bus_commit(e->bus, t, i, saga_input_position(&e->lane[i].reader.input[t]));
+    saga_bus_commit_flush(e->bus);
+}
+
+/* A gap that stays open is looked for once from the earliest record (4.2). */
+static void look_at_holds(struct saga_engine *e, int64_t now)
+{
+    for (int32_t i = 0; i < e->lanes; i++) {
+        struct saga_lane *lane = &e->lane[i];
+        for (int t = 0; t < e->intake.topics && lane->state == SAGA_LANE_RUNNING; t++)
+            if (saga_input_overdue(&lane->reader.input[t], now, e->conf->hold_wait)) {
+                saga_log_at(SAGA_WARN, "a gap stays open: reading again from the earliest record",
+                            "\"lane\":%d,\"topic\":\"%s\",\"held\":%" PRId64, i, e->intake.topic[t],
+                            lane->reader.input[t].held);
+                saga_engine_want(e, lane, true); /* taking reads where the input says */
+            }
+    }
+}
+
+static int once_a_second(struct saga_engine *e, int64_t now, struct saga_err *err)
+{
+    int rc = 0;
+
+    if (now < e->second_at)
+        return 0;
+    e->second_at = now + SECOND;
+    look_for_silence(e, now);
+    look_at_holds(e, now);
+    commit_offsets(e);
+    if (now >= e->rotate_at && saga_pg_connected(e->pg)) {
+        e->rotate_at =
+            now + (e->conf->outbox_keep < 40 * SECOND ? e->conf->outbox_keep / 4 + 1 : 10 * SECOND);
+        rc = saga_outbox_rotate(e->pg, e->conf->outbox_keep, e->conf->outbox_bytes, err);
+        if (rc == 1)
+            saga_log_at(SAGA_INFO, "outbox rotated", NULL);
+    }
+    return rc;
+}
+
+/* How long to wait before the next batch may start, and for what there is at most. */
+static int64_t pause_of(const struct saga_engine *e, int64_t now)
+{
+    bool input = e->next->n || e->answers_n || e->due_n;
+    int64_t until = e->second_at;
+
+    if (now < e->retry_at)
+        return e->retry_at - now;
+    if (input && (e->more || now >= e->started + 2 * e->lasted))
+        return 0;
+    if (input)
+        return e->started + 2 * e->lasted - now;
+    if (e->service->due && e->due_at < until)
+        until = e->due_at;
+    if (e->flush_at && e->flush_at < until)
+        until = e->flush_at;
+    for (int32_t i = 0; i < e->lanes; i++)
+        if (e->lane[i].state == SAGA_LANE_WANTED && e->lane[i].try_at < until)
+            until = e->lane[i].try_at;
+    if (e->renew && e->renew_at < until)
+        until = e->renew_at;
+    return until > now ? until - now : 0;
+}
+
+static int batch(struct saga_engine *e, struct saga_err *err)
+{
+    if (e->now->from == e->now->n) {
+        struct saga_work *empty = e->now;
+        saga_arena_reset(&empty->arena);
+        empty->n = empty->from = 0;
+        empty->bytes = 0;
+        e->now = e->next;
+        e->next = empty;
+    }
+    if (e->now->n == e->now->from && !e->answers_n && !e->due_n &&
+        !(e->flush_at && saga_now() >= e->flush_at))
+        return 0;
+    e->started = saga_now();
+    int rc = saga_engine_run(e, err);
+    e->lasted = saga_now() - e->started;
+    if (e->lasted > 100 * MS)
+        e->lasted = 100 * MS;
+    return rc;
+}
+
+static void failed(struct saga_engine *e, const struct saga_err *err)
+{
+    int64_t wait = 100 * MS;
+
+    for (int64_t i = 0; i < e->failures && wait < 5 * SECOND; i++)
+        wait *= 2;
+    if (wait > 5 * SECOND)
+        wait = 5 * SECOND;
+    wait -= rand() % (wait / 4);
+    e->retry_at = saga_now() + wait;
+    if (e->failures++ % 8 == 0)
+        saga_log_text(SAGA_WARN, "waiting", err->text);
+    saga_view_waits(err->text);
+    if (!saga_pg_connected(e->pg))
+        saga_engine_lost_database(e);
+}
+
+static int step(struct saga_engine *e, struct saga_err *err)
+{
+    int64_t now = saga_now();
+    int rc;
+
+    if (now < e->retry_at)
+        return 0;
+    if ((rc = saga_pg_connect(e->pg, err)) < 0 || (rc = renew(e, now, err)) < 0 ||
+        (rc = saga_engine_take(e, err)) < 0 || (rc = once_a_second(e, now, err)) < 0 ||
+        (rc = ask_due(e, now, err)) < 0 || (rc = batch(e, err)) < 0)
+        return rc;
+    if (e->failures) {
+        e->failures = 0;
+        saga_log_at(SAGA_INFO, "working again", NULL);
+    }
+    saga_view_waits(NULL);
+    return 0;
+}
+
+int saga_engine_loop(struct saga_engine *e, struct saga_err *err)
+{
+    while (!atomic_load(&e->stop)) {
+        int rc;
+        saga_view_update(e);
+        err->code = 0;
+        if ((rc = saga_engine_turn(e, pause_of(e, saga_now()), -1, 0, err)) < 0)
+            return rc;
+        if (pause_of(e, saga_now()) > 0)
+            continue;
+        if ((rc = step(e, err)) == SAGA_FATAL)
+            return rc;
+        if (rc < 0)
+            failed(e, err);
+    }
+    return 0;
+}

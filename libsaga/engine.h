@@ -1,0 +1,135 @@
+/* The engine: one thread that serves all lanes of a process (DESIGN.md 4.1). This header is private
+ * to engine.c (the loop), run.c (the life of a batch), take.c (taking lanes), view.c (what is
+ * shown). */
+#ifndef SAGA_ENGINE_H
+#define SAGA_ENGINE_H
+
+#include <stdatomic.h>
+
+#include "batch.h"
+#include "bus.h"
+#include "calls.h"
+#include "conf.h"
+#include "http.h"
+#include "metrics.h"
+#include "pg.h"
+#include "recent.h"
+#include "screen.h"
+
+enum {
+    SAGA_LANE_EVENTS = 5000,            /* unacknowledged events of a lane, */
+    SAGA_LANE_BYTES = 16 * 1024 * 1024, /* and their bytes: above, its inputs are paused */
+    SAGA_BATCH_BYTES = 2 * 1024 * 1024, /* of records */
+    SAGA_DUE_MAX = 500,
+};
+
+enum saga_lane_state {
+    SAGA_LANE_AWAY,   /* not assigned to us; memory is kept in case it comes back */
+    SAGA_LANE_WANTED, /* assigned, to be taken at try_at */
+    SAGA_LANE_RUNNING,
+    SAGA_LANE_STOPPED, /* an operator decides: why says what was found */
+};
+
+struct saga_lane {
+    int32_t lane;
+    enum saga_lane_state state;
+    bool ours;      /* assigned by the group */
+    bool known;     /* term and what follows are what the database held when it was ours */
+    bool paused;    /* at its limits: inputs wait for Kafka */
+    bool in_batch;  /* work, writer are in use */
+    bool dirty;     /* something moved that is not stored */
+    uint32_t epoch; /* of its readings: records collected before a seek are not of this one */
+    int64_t term, last_seq;
+    struct saga_id last; /* newest event on the own topic */
+    struct saga_reader reader, work;
+    bool moved[SAGA_READS_MAX]; /* inputs that are not stored as they are */
+    struct saga_outgoing out;
+    int64_t sent_at; /* us, monotonic: when the oldest unacknowledged was sent or one reported */
+    int64_t try_at, backoff; /* us, monotonic; us */
+    char why[256];
+};
+
+/* What was collected for one batch. */
+struct saga_work {
+    struct saga_arena arena;
+    struct saga_read *read;
+    int n, cap, from; /* [from, n) are to be done */
+    size_t bytes;
+};
+
+struct saga_engine {
+    const struct saga_service *service;
+    const struct saga_conf *conf;
+    struct saga_pg *pg;
+    struct saga_bus *bus;
+    struct saga_intake intake;
+    struct saga_lane *lane;
+    int32_t lanes;
+    char history[40];
+    struct saga_batch batch;
+    struct saga_recent *recent;
+    struct saga_work work[2], *now, *next;
+    struct saga_answered *answers, **answers_end;
+    int answers_n;
+    char **due; /* keys */
+    int due_n;
+    int64_t due_at;          /* us, monotonic: when to ask for keys that are due */
+    int64_t clock;           /* database's clock minus monotonic, us */
+    int wake;                /* eventfd: answers, SIGTERM */
+    bool more;               /* Kafka has records that were not collected because next is full */
+    int64_t started, lasted; /* the last batch: us, monotonic; us */
+    int64_t flush_at;        /* dirty lanes are stored, 0: none */
+    int64_t second_at;       /* housekeeping once a second */
+    int64_t rotate_at;
+    int64_t renew_at, renew_backoff; /* a new producer, not before */
+    int64_t retry_at;                /* after a failed batch */
+    int64_t failures;
+    bool renew;
+    struct saga_params params;
+    struct saga_buf scratch;
+    _Atomic bool stop;
+    struct saga_metrics {
+        saga_cell_t *in[SAGA_READS_MAX], *duplicates[SAGA_READS_MAX], *gaps[SAGA_READS_MAX],
+            *lag[SAGA_READS_MAX];
+        saga_cell_t *out, *dead, *forwards, *unpublished, *oldest, *batches, *failed, *calls,
+            *answers, *due;
+        struct saga_histogram *batch_size, *batch_seconds;
+        saga_cell_t *state[SAGA_STATES];
+        struct saga_histogram *state_seconds[SAGA_STATES];
+    } metric;
+};
+
+int64_t saga_now(void); /* us, monotonic */
+
+/* engine.c */
+extern const struct saga_bus_events saga_engine_events; /* owner is to be set */
+int saga_engine_loop(struct saga_engine *e,
+                     struct saga_err *err); /* until stop; -> 0, SAGA_FATAL */
+/* One turn of the loop: serves Kafka and answers, collects; waits at most wait us, or for fd (-1:
+ * none). -> 0, SAGA_FATAL */
+int saga_engine_turn(struct saga_engine *e, int64_t wait, int fd, short events,
+                     struct saga_err *err);
+/* Waits for the pipeline's results, turning. Ends sessions of ours that block it (4.4 step 1). */
+int saga_engine_wait(struct saga_engine *e, struct saga_err *err);
+int saga_engine_rollback(struct saga_engine *e, struct saga_err *err);
+void saga_engine_stop_lane(struct saga_engine *e, struct saga_lane *lane, const char *why);
+void saga_engine_send(struct saga_engine *e, const struct saga_delivery *d, struct saga_id own);
+void saga_engine_lost_database(struct saga_engine *e);
+void saga_engine_dirty(struct saga_engine *e, struct saga_lane *lane);
+
+/* run.c */
+int saga_engine_run(struct saga_engine *e, struct saga_err *err); /* now's records, due, answers */
+
+/* take.c */
+int saga_engine_take(struct saga_engine *e, struct saga_err *err); /* lanes whose try_at has come */
+int saga_engine_republish(struct saga_engine *e, struct saga_lane *lane, struct saga_err *err);
+void saga_engine_want(struct saga_engine *e, struct saga_lane *lane, bool soon); /* with backoff */
+
+/* view.c */
+void saga_view_init(struct saga_engine *e);
+void saga_view_update(struct saga_engine *e);
+void saga_view_waits(const char *text); /* what the engine waits for, NULL: nothing */
+extern const struct saga_view saga_engine_view;
+void saga_view_turned(void);
+
+#endif
