@@ -34,7 +34,7 @@ BINS    = $(patsubst %/main.c,$(B)/bin/%,$(wildcard $(SERVICES:%=%/main.c))) \
           $(if $(wildcard libsaga/sagactl/*.c),$(B)/bin/sagactl) $(TOOLS)
 BENCHES = $(patsubst test/bench/%.c,$(B)/bench/%,$(wildcard test/bench/*.c))
 C_FILES = $(wildcard $(FOLDERS:%=%/*.[ch]))
-SCRIPTS = $(shell grep -lIs '^\#!.*bash' .ci/* $$(find deploy test -type f 2>/dev/null))
+SCRIPTS = $(shell grep -lIsE '^\#(!.*bash| shellcheck shell=bash)' .ci/* $$(find deploy test -type f 2>/dev/null))
 
 MAKEFLAGS += --no-builtin-rules -j$(shell nproc)
 .DELETE_ON_ERROR:

@@ -73,6 +73,13 @@ pid_of() { # NAME -> the pid, if it is the process that we started and it lives
     [[ $(start_time "$pid") == "$began" ]] && echo "$pid"
 }
 
+process_named() { # S COMMAND -> the full name: payment is payment-svc
+    local known=" kafka postgres redis $SAGA_SERVICES "
+    [[ $known != *" $1 "* || -z $1 ]] || { echo "$1" && return; }
+    [[ $known != *" $1-svc "* || -z $1 ]] || { echo "$1-svc" && return; }
+    fail "Which one? make $2 S=${SAGA_SERVICES%%-svc*}, or:${known//-svc/}"
+}
+
 # launch NAME COMMAND...: in the background, out of reach of the terminal's signals.
 launch() {
     local name=$1 pid

@@ -56,6 +56,7 @@ kafka_answers() {
 }
 
 # The class archive halves the start; deploy/local/kafka makes it, and passes its own option for that.
+# shellcheck disable=SC2120
 kafka_start() { # [ARCHIVE-OPTION]
     local archive=${1:--XX:SharedArchiveFile=$SAGA_JARS/kafka.jsa} dir command
     pid_of kafka >/dev/null && return
