@@ -1,25 +1,22 @@
-/* The error record: formatting, prefixes, and texts that end in a whole character. */
+/* The error record: formatting, prefixes, and texts that are UTF-8. */
 #include "err.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-/* vsnprintf cuts at a byte; these texts travel in headers and logs, which are UTF-8. */
-static void whole_characters(char *text, size_t size)
+#include "json_bytes.h"
+
+/* These texts travel in headers and logs, which are UTF-8. vsnprintf cuts at any byte, and what is
+ * quoted may be anything. */
+static void clean(char *text)
 {
-    size_t n = strlen(text);
-    if (n + 1 < size)
-        return;
-    size_t tail = 0; /* continuation bytes at the end */
-    while (tail < 3 && tail < n && ((unsigned char)text[n - 1 - tail] & 0xC0) == 0x80)
-        tail++;
-    if (tail == n)
-        return;
-    unsigned char lead = (unsigned char)text[n - 1 - tail];
-    size_t need = lead >= 0xF0 ? 3 : lead >= 0xE0 ? 2 : lead >= 0xC0 ? 1 : 0;
-    if (need > tail)
-        text[n - 1 - tail] = '\0';
+    char *end = text + strlen(text);
+    for (int n = 1; text < end; text += n) {
+        n = (unsigned char)*text < 0x80 ? 1 : json_utf8_length(text, end);
+        if (n == 0)
+            *text = '?', n = 1;
+    }
 }
 
 int saga_err(struct saga_err *err, int code, const char *format, ...)
@@ -31,7 +28,7 @@ int saga_err(struct saga_err *err, int code, const char *format, ...)
     va_start(args, format);
     vsnprintf(err->text, sizeof(err->text), format, args);
     va_end(args);
-    whole_characters(err->text, sizeof(err->text));
+    clean(err->text);
     return code;
 }
 
@@ -45,6 +42,6 @@ int saga_err_in(struct saga_err *err, const char *format, ...)
     va_end(args);
     strncat(err->text, ": ", sizeof(err->text) - 1 - strlen(err->text));
     strncat(err->text, text, sizeof(err->text) - 1 - strlen(err->text));
-    whole_characters(err->text, sizeof(err->text));
+    clean(err->text);
     return err->code;
 }

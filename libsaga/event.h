@@ -1,6 +1,6 @@
 /* Records as the services read and write them: CloudEvents 1.0 events and plain or CloudEvents
- * requests (DESIGN.md section 3). Pure. Called by engine.c for what Kafka brings, by batch.c for what
- * goes out, by http handlers and sagactl. */
+ * requests (DESIGN.md section 3). Pure. Called by engine.c for what Kafka brings, by batch.c for
+ * what goes out, by http handlers and sagactl. */
 #ifndef SAGA_EVENT_H
 #define SAGA_EVENT_H
 
@@ -11,8 +11,8 @@
 
 enum {
     SAGA_VALUE_MAX = 64 * 1024,   /* bytes of a record's value, */
-    SAGA_HEADERS_MAX = 16 * 1024, /* and of its headers' names and values; a forward may exceed both */
-    SAGA_FORWARD_EXTRA = 512,     /* by this (4.5) */
+    SAGA_HEADERS_MAX = 16 * 1024, /* and of its headers' names and values. */
+    SAGA_FORWARD_EXTRA = 512,     /* A forward may exceed both by this (4.5). */
 };
 
 struct saga_header {
@@ -21,13 +21,13 @@ struct saga_header {
     size_t n;          /* bytes of value */
 };
 
-/* A record of Kafka. Borrowed from the consumer until the next poll, unless the comment says kept. */
+/* A record of Kafka. Borrowed from the consumer until the next poll, unless it says kept. */
 struct saga_record {
     const char *topic; /* without prefix */
     int32_t partition;
     int64_t offset;
     int64_t time_ms; /* LogAppendTime */
-    const char *key;   /* NULL: none */
+    const char *key; /* NULL: none */
     size_t key_n;
     const char *value; /* NULL: a tombstone */
     size_t value_n;
@@ -40,32 +40,34 @@ struct saga_message {
     const char *type;
     const struct saga_event *event; /* NULL: none of those known */
     const char *key;                /* the order id */
-    const char *place;              /* event id as text; request: topic/partition/offset, or forwarded-from */
-    const char *cause;              /* causationid, or NULL */
-    const char *trace;              /* traceparent, or NULL */
-    const char *source;             /* events */
-    int32_t lane;                   /* events: as the id says */
-    struct saga_id id, previous;    /* events; previous.seq 0: none */
-    int64_t time_ms;                /* CloudEvents time, 0: none */
-    void *data;                     /* read into event->size bytes; NULL if event is NULL or refused */
-    bool refused;                   /* events: the envelope is good and the data is not: err says why */
+    const char *place;  /* event id as text; request: topic/partition/offset, or forwarded-from */
+    const char *cause;  /* causationid, or NULL */
+    const char *trace;  /* traceparent, or NULL */
+    const char *source; /* events */
+    int32_t lane;       /* events: as the id says */
+    struct saga_id id, previous; /* events; previous.seq 0: none */
+    int64_t time_ms;             /* CloudEvents time, 0: none */
+    void *data;                  /* read into event->size bytes; NULL if event is NULL or refused */
+    bool refused; /* events: the envelope is good and the data is not: err says why */
     /* requests: */
-    struct saga_id forwarded;       /* of forwarded-id; seq 0: a plain request (also if of another history) */
-    int32_t forwarded_from;         /* the lane q of it */
+    struct saga_id forwarded; /* of forwarded-id; seq 0: plain, or of another history */
+    int32_t forwarded_from;   /* the lane q of it */
 };
 
-/* Reads an event (structured mode, with or without header) of the topic's writer. known: up to NULL;
- * data is read only for those. source: what it must be ("/order-svc"). lane: what the id must name.
+/* Reads an event (structured mode, with or without header) of the topic's writer. known: up to
+ * NULL; data is read only for those. source: what it must be ("/order-svc"). lane: what its ids
+ * must name.
  * -> 0 (look at refused), or SAGA_POISON: it stands outside the chain; *reason is "unreadable",
  * "foreign" (another source or lane) or "too_large". */
 int saga_event_read(const struct saga_record *record, const struct saga_event *const *known,
                     const char *source, int32_t lane, struct saga_arena *arena,
                     struct saga_message *out, const char **reason, struct saga_err *err);
 
-/* Reads a request in every accepted form: plain JSON; CloudEvents structured, with or without header;
- * CloudEvents binary (ce_* headers). PlaceOrder-like requests without order_id: see makes_key.
- * history: of this installation, to know its own forwards. makes_key: the request that may come
- * without order_id ("PlaceOrder"): it gets a UUIDv5 of topic, partition, offset, time (libuuid).
+/* Reads a request in every accepted form: plain JSON; CloudEvents structured, with or without
+ * header; CloudEvents binary (ce_* headers). makes_key: the request that may come without order_id
+ * ("PlaceOrder"), or NULL: it gets a UUIDv5 of topic, partition, offset, time. history: of this
+ * installation, to know its own forwards; with one of another history, or one that is not well
+ * formed, the request is plain.
  * -> 0, or SAGA_POISON; *reason is "unreadable", "invalid", "unknown_type" or "too_large". */
 int saga_request_read(const struct saga_record *record, const struct saga_event *const *known,
                       const struct saga_event *makes_key, const char *history,
@@ -96,8 +98,8 @@ void saga_request_write(const struct saga_event *request, const char *order_id, 
 
 /* "7.1042.1795513885123" <-> lane, id. -> false: not one (leading zeros and signs are refused). */
 bool saga_id_read(const char *text, size_t n, int32_t *lane, struct saga_id *id);
-int saga_id_write(int32_t lane, struct saga_id id, char *out); /* at most SAGA_ID_TEXT bytes; -> length */
-enum { SAGA_ID_TEXT = 64 };
+enum { SAGA_ID_TEXT = 64 };                                    /* bytes that out must have */
+int saga_id_write(int32_t lane, struct saga_id id, char *out); /* NUL added; -> length */
 
 bool saga_name_ok(const char *s, size_t n); /* [A-Za-z0-9._:-]{1,64} */
 

@@ -1,4 +1,5 @@
-/* How json.c and json_write.c look at the bytes of a string. Private to them. */
+/* How the library looks at the bytes of a string: what needs an escape, what is UTF-8. Private to
+ * it. */
 #ifndef SAGA_JSON_BYTES_H
 #define SAGA_JSON_BYTES_H
 
@@ -57,6 +58,17 @@ static inline int json_utf8_length(const char *p, const char *end)
     if (u[0] < 0xF0)
         return 3;
     return n >= 4 && (u[3] & 0xC0) == 0x80 ? 4 : 0;
+}
+
+static inline bool json_utf8_ok(const char *p, size_t n) /* UTF-8 without NUL */
+{
+    for (const char *end = p + n; p < end;) {
+        int length = (unsigned char)*p < 0x80 ? *p != 0 : json_utf8_length(p, end);
+        if (!length)
+            return false;
+        p += length;
+    }
+    return true;
 }
 
 static inline char *json_put_utf8(char *out, uint32_t c)
