@@ -4,7 +4,11 @@
 
 #include <check.h>
 
-#define SUITES(X) X(schemas)
+/* clang-format off */
+#define SUITES(X) \
+    X(order)      \
+    X(schemas) X(conf) X(metrics) X(log)
+/* clang-format on */
 
 #define DECLARE(name) Suite *name##_suite(void);
 SUITES(DECLARE)
