@@ -12,7 +12,6 @@
 #include <unistd.h>
 
 #include "json.h"
-#include "json_bytes.h"
 #include "mem.h"
 
 static const char *const names[] = {"debug", "info", "warn", "error"};
@@ -51,23 +50,11 @@ static void begin(struct saga_buf *line, enum saga_level level, const char *mess
     saga_json_put_text(line, message);
 }
 
-/* Messages of servers may hold any bytes; one that is not UTF-8 would make the line no JSON. */
-static void mend(char *p, const char *stop)
-{
-    while (p < stop) {
-        int n = (*p & 0x80) ? json_utf8_length(p, stop) : 1;
-        if (n == 0)
-            *p = '?';
-        p += n ? n : 1;
-    }
-}
-
 /* What cannot be written at once is dropped, but for a signal or the rest of a long line: a log
  * that blocks or fails must not stop the work. */
 static void end(struct saga_buf *line)
 {
     saga_buf_str(line, "}\n");
-    mend(line->at, line->at + line->n);
     for (size_t at = 0; at < line->n;) {
         ssize_t n = write(STDERR_FILENO, line->at + at, line->n - at);
         if (n > 0)

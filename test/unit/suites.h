@@ -7,7 +7,10 @@
 /* clang-format off */
 #define SUITES(X) \
     X(order)      \
-    X(schemas) X(conf) X(metrics) X(log)
+    X(schemas)    \
+    X(conf)       \
+    X(metrics)    \
+    X(log)
 /* clang-format on */
 
 #define DECLARE(name) Suite *name##_suite(void);
