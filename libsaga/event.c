@@ -31,11 +31,15 @@ bool event_number(const char **p, const char *end, int64_t most, int64_t *v)
 {
     const char *start = *p;
     int64_t sum = 0;
+    bool over = false;
     for (; *p < end && **p >= '0' && **p <= '9'; (*p)++)
-        if (__builtin_mul_overflow(sum, 10, &sum) || __builtin_add_overflow(sum, **p - '0', &sum))
-            return false;
+        if (*p - start < 18) /* no more can overflow */
+            sum = sum * 10 + (**p - '0');
+        else
+            over |= __builtin_mul_overflow(sum, 10, &sum) ||
+                    __builtin_add_overflow(sum, **p - '0', &sum);
     *v = sum;
-    return *p > start && sum <= most && (*start != '0' || *p == start + 1);
+    return *p > start && !over && sum <= most && (*start != '0' || *p == start + 1);
 }
 
 bool saga_id_read(const char *text, size_t n, int32_t *lane, struct saga_id *id)
@@ -142,7 +146,7 @@ static bool read_data(struct saga_json *j, struct saga_arena *arena, struct enve
 /* Text, or null, which is the same as not there (CloudEvents JSON format 1.0.2, section 2.2). */
 static void read_attribute(struct saga_json *j, struct envelope *env, int i)
 {
-    if (saga_json_peek(j) != 'n' || !saga_json_null(j))
+    if (!saga_json_null(j))
         saga_json_text(j, &env->text[i], &env->n[i]);
 }
 
@@ -245,11 +249,14 @@ int saga_event_read(const struct saga_record *record, const struct saga_event *c
 {
     struct saga_err broken; /* the caller's may be NULL */
     struct saga_json j, again;
-    struct envelope env = {.why.code = 0};
+    struct envelope env;
     int32_t previous_lane;
 
-    if (!err)
-        broken.code = 0, err = &broken;
+    memset(&env, 0, offsetof(struct envelope, why.text));
+    if (!err) {
+        broken.code = 0;
+        err = &broken;
+    }
     *out = (struct saga_message){0};
     if (!record->value) {
         saga_err(err, SAGA_POISON, "no value");

@@ -403,12 +403,19 @@ bool saga_json_int(struct saga_json *j, int64_t *v)
     bool whole;
     if (!(end = number(p, j->end, &whole)) || !whole)
         return fail(j, p, "an integer was expected");
-    bool minus = *p == '-';
+    bool minus = *p == '-', over = false;
     int64_t sum = 0;
-    for (p += minus; p < end; p++) /* downwards: INT64_MIN has no positive */
-        if (__builtin_mul_overflow(sum, 10, &sum) || __builtin_sub_overflow(sum, *p - '0', &sum))
-            return fail(j, p, "the integer has more than 64 bits");
-    if (!minus && __builtin_sub_overflow(0, sum, &sum))
+    p += minus;
+    if (end - p <= 18) { /* no more can overflow */
+        for (; p < end; p++)
+            sum = sum * 10 + (*p - '0');
+        sum = minus ? -sum : sum;
+    } else {
+        for (; p < end; p++) /* away from 0: INT64_MIN has no positive */
+            over |= __builtin_mul_overflow(sum, 10, &sum) ||
+                    __builtin_add_overflow(sum, minus ? '0' - *p : *p - '0', &sum);
+    }
+    if (over)
         return fail(j, p, "the integer has more than 64 bits");
     *v = sum;
     j->at = end;

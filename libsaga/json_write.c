@@ -147,9 +147,9 @@ static bool digits_at(const char **s, const char *end, int n, int *v)
     return true;
 }
 
-static bool char_at(const char **s, const char *end, const char *any)
+static bool char_at(const char **s, const char *end, char one, char other)
 {
-    if (*s == end || !**s || !strchr(any, **s))
+    if (*s == end || (**s != one && **s != other))
         return false;
     (*s)++;
     return true;
@@ -160,10 +160,10 @@ static bool offset_at(const char **s, const char *end, int *minutes)
 {
     int hour, minute;
     *minutes = 0;
-    if (char_at(s, end, "Zz"))
+    if (char_at(s, end, 'Z', 'z'))
         return true;
     bool west = *s < end && **s == '-';
-    if (!char_at(s, end, "+-") || !digits_at(s, end, 2, &hour) || !char_at(s, end, ":") ||
+    if (!char_at(s, end, '+', '-') || !digits_at(s, end, 2, &hour) || !char_at(s, end, ':', ':') ||
         !digits_at(s, end, 2, &minute) || hour > 23 || minute > 59)
         return false;
     *minutes = (hour * 60 + minute) * (west ? -1 : 1);
@@ -182,13 +182,14 @@ bool saga_time_read(const char *s, size_t n, int64_t *us)
 {
     const char *end = s + n;
     int year, month, day, hour, minute, second, offset, digit, fraction = 0;
-    if (!digits_at(&s, end, 4, &year) || !char_at(&s, end, "-") || !digits_at(&s, end, 2, &month) ||
-        !char_at(&s, end, "-") || !digits_at(&s, end, 2, &day) || !char_at(&s, end, "Tt ") ||
-        !digits_at(&s, end, 2, &hour) || !char_at(&s, end, ":") ||
-        !digits_at(&s, end, 2, &minute) || !char_at(&s, end, ":") ||
+    if (!digits_at(&s, end, 4, &year) || !char_at(&s, end, '-', '-') ||
+        !digits_at(&s, end, 2, &month) || !char_at(&s, end, '-', '-') ||
+        !digits_at(&s, end, 2, &day) || !char_at(&s, end, 'T', 't') ||
+        !digits_at(&s, end, 2, &hour) || !char_at(&s, end, ':', ':') ||
+        !digits_at(&s, end, 2, &minute) || !char_at(&s, end, ':', ':') ||
         !digits_at(&s, end, 2, &second))
         return false;
-    if (char_at(&s, end, ".")) {
+    if (char_at(&s, end, '.', '.')) {
         if (!digits_at(&s, end, 1, &digit))
             return false;
         fraction = digit * 100000;

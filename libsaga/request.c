@@ -285,8 +285,10 @@ int saga_request_read(const struct saga_record *record, const struct saga_event 
     struct saga_err own; /* the caller's may be NULL */
     int64_t us;
 
-    if (!err)
-        own.code = 0, err = &own;
+    if (!err) {
+        own.code = 0;
+        err = &own;
+    }
     *out = (struct saga_message){.place = place_text(record, arena)};
     read_forward(record, history, arena, out);
     if (check_size(record, out->forwarded.seq, err) < 0)
