@@ -84,7 +84,7 @@ process_named() { # S COMMAND -> the full name: payment is payment-svc
 launch() {
     local name=$1 pid
     shift
-    (cd "$SAGA_RUN" && exec setsid "$@" </dev/null >>"$SAGA_LOG/$name.log" 2>&1 3>&- 4>&- 5>&- 6>&- 9>&-) &
+    (cd "$SAGA_RUN" && exec setsid "$@" </dev/null >>"$SAGA_LOG/$name.log" 2>&1 3>&- 4>&- 5>&- 6>&- 8>&- 9>&-) &
     pid=$!
     printf '%s\n%s\n' "$pid" "$(start_time "$pid")" >"$SAGA_RUN/$name.pid"
 }
