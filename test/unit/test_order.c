@@ -298,7 +298,7 @@ static void play(const struct row *r, enum state state)
     for (int i = 0; all_requests[i]; i++)
         request |= r->input == all_requests[i];
     was.requested = state != NONE && r->requested;
-    if (due && state != NONE)
+    if (due)
         was.row.due = NOW_US;
     begin(&was);
     const char *id = due ? NULL : request ? PLACE : "7.3.4", *cause = due ? was.row.cause : id;
