@@ -120,7 +120,7 @@ stop() {
 
 # ---- Ports ----
 
-# claim_port NAME PORT WAY: fails with one line if somebody else listens there; WAY says how to move us.
+# claim_port NAME PORT VARIABLE [HOST:]: fails with one line if somebody else listens there.
 claim_port() {
     local holder
     pid_of "$1" >/dev/null && return
@@ -131,7 +131,7 @@ claim_port() {
     else
         holder="a process of another user"
     fi
-    fail "Port $2, for $1, is taken by $holder. To use another one: $3 make up"
+    fail "Port $2, for $1, is taken by $holder. To use another one: $3=${4-}$(($2 < 50000 ? $2 + 10000 : $2 - 10000)) make up"
 }
 
 port_answers() {
