@@ -66,7 +66,8 @@ void *saga_arena_more(struct saga_arena *a, size_t n)
 
 void *saga_arena_zero(struct saga_arena *a, size_t n)
 {
-    return memset(saga_arena_alloc(a, n), 0, n);
+    void *p = saga_arena_alloc(a, n);
+    return n ? memset(p, 0, n) : p;
 }
 
 char *saga_arena_text(struct saga_arena *a, const char *s, size_t n)

@@ -19,7 +19,8 @@ struct saga_arena { /* {0} is an empty one */
 };
 
 void *saga_arena_more(struct saga_arena *a, size_t n);
-static inline void *saga_arena_alloc(struct saga_arena *a, size_t n) /* aligned to 8, not zeroed */
+/* Aligned to 8, not zeroed; may be NULL if n is 0. */
+static inline void *saga_arena_alloc(struct saga_arena *a, size_t n)
 {
     n = (n + 7) & ~(size_t)7;
     if ((size_t)(a->end - a->at) < n)

@@ -6,6 +6,7 @@
 
 /* clang-format off */
 #define SUITES(X) \
+    X(json)       \
     X(order)      \
     X(schemas)    \
     X(conf)       \

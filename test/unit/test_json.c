@@ -1,0 +1,761 @@
+/* The pull reader and the appending writer, against jansson on generated input and at their limits.
+ *
+ * Generated: texts by a seeded generator, most of them then mutated byte by byte. Reader and
+ * jansson must agree whether a text is JSON, and on its value, but for four differences, the first
+ * three meant: depth: we refuse more than 16 levels, jansson more than 2048; integers beyond 64
+ * bits: jansson refuses them anywhere, we only where an integer is read; reals beyond a double
+ * (1e999): the same; NUL after a word or a number: we refuse it, jansson 2.14 loses it and reads
+ * on. */
+#include <check.h>
+#include <errno.h>
+#include <jansson.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "json.h"
+#include "suites.h"
+
+enum { TEXTS = 250000 };
+
+static struct saga_arena arena;
+static struct saga_err err;
+
+/* ck_assert without its system call for each time that all is well. */
+#define REQUIRE(condition, ...)                                                                    \
+    do {                                                                                           \
+        if (!(condition))                                                                          \
+            ck_abort_msg(__VA_ARGS__);                                                             \
+    } while (0)
+
+static void clean(void)
+{
+    saga_arena_reset(&arena);
+    err = (struct saga_err){0};
+}
+
+static void start(struct saga_json *j, const char *text, size_t n)
+{
+    err.code = 0;
+    saga_json_init(j, text, n, &arena, &err);
+}
+
+static bool is_json(const char *text, size_t n)
+{
+    struct saga_json j;
+    start(&j, text, n);
+    saga_json_skip(&j);
+    return saga_json_end(&j) == 0;
+}
+
+#define IS_JSON(literal) is_json(literal, sizeof(literal) - 1)
+
+/* ---- The value, as jansson's tree, read by pulling ---- */
+
+static json_t *pull(struct saga_json *j, bool *beyond);
+
+static json_t *pull_number(struct saga_json *j, bool *beyond)
+{
+    struct saga_span raw;
+    char text[512];
+    int64_t v;
+    if (!saga_json_raw(j, &raw))
+        return NULL;
+    REQUIRE(raw.n < sizeof(text), "%zu digits", raw.n);
+    memcpy(text, raw.at, raw.n);
+    text[raw.n] = '\0';
+    if (strpbrk(text, ".eE")) {
+        double real = strtod(text, NULL);
+        *beyond |= isinf(real);
+        return isinf(real) ? json_null() : json_real(real);
+    }
+    struct saga_json again;
+    saga_json_init(&again, text, raw.n, &arena, NULL);
+    bool fits = saga_json_int(&again, &v);
+    errno = 0;
+    long long expected = strtoll(text, NULL, 10);
+    REQUIRE(fits == (errno == 0) && (!fits || v == expected), "%s", text);
+    *beyond |= !fits;
+    return json_integer(fits ? v : 0);
+}
+
+static json_t *pull_text(struct saga_json *j)
+{
+    const char *s;
+    size_t n;
+    if (!saga_json_text(j, &s, &n))
+        return NULL;
+    json_t *text = json_stringn(s, n);
+    REQUIRE(text && strlen(s) == n, "not UTF-8, or with NUL: %s", s);
+    return text;
+}
+
+static json_t *pull_object(struct saga_json *j, bool *beyond)
+{
+    struct saga_span name;
+    json_t *object = json_object();
+    saga_json_open(j, '{');
+    while (saga_json_member(j, &name)) {
+        char *key = strndup(name.at, name.n);
+        json_t *value = pull(j, beyond);
+        if (value)
+            json_object_set_new(object, key, value);
+        free(key);
+    }
+    return object;
+}
+
+static json_t *pull_array(struct saga_json *j, bool *beyond)
+{
+    json_t *array = json_array();
+    saga_json_open(j, '[');
+    while (saga_json_item(j)) {
+        json_t *value = pull(j, beyond);
+        if (value)
+            json_array_append_new(array, value);
+    }
+    return array;
+}
+
+static json_t *pull(struct saga_json *j, bool *beyond)
+{
+    bool flag;
+    switch (saga_json_peek(j)) {
+    case '{':
+        return pull_object(j, beyond);
+    case '[':
+        return pull_array(j, beyond);
+    case '"':
+        return pull_text(j);
+    case '0':
+        return pull_number(j, beyond);
+    case 'n':
+        return saga_json_null(j) ? json_null() : (saga_json_skip(j), NULL);
+    default:
+        return saga_json_bool(j, &flag) ? json_boolean(flag) : NULL;
+    }
+}
+
+static int depth_of(const json_t *value)
+{
+    int deepest = 0, depth;
+    const char *key;
+    size_t i;
+    json_t *part;
+    if (!json_is_object(value) && !json_is_array(value))
+        return 0;
+    json_object_foreach((json_t *)value, key, part) if ((depth = depth_of(part)) > deepest)
+        deepest = depth;
+    json_array_foreach(value, i, part) if ((depth = depth_of(part)) > deepest) deepest = depth;
+    return deepest + 1;
+}
+
+/* What we make of text and what jansson does; fails the case if they may not differ like that. */
+static bool agree(const char *text, size_t n)
+{
+    struct saga_json j;
+    json_error_t error;
+    bool beyond = false;
+    json_t *theirs = json_loadb(text, n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
+    start(&j, text, n);
+    json_t *ours = pull(&j, &beyond);
+    if (saga_json_end(&j) < 0) {
+        json_decref(ours);
+        ours = NULL;
+        REQUIRE(err.code == SAGA_POISON && *err.text, "no error: %.*s", (int)n, text);
+    }
+    REQUIRE(is_json(text, n) == !!ours, "skipping and pulling differ: %.*s", (int)n, text);
+    if (theirs && depth_of(theirs) > SAGA_JSON_DEPTH)
+        REQUIRE(!ours, "too deep: %.*s", (int)n, text);
+    else if (memchr(text, '\0', n))
+        REQUIRE(!ours, "NUL in %.*s", (int)n, text);
+    else if (ours && beyond)
+        REQUIRE(!theirs, "jansson has learned big numbers: %.*s", (int)n, text);
+    else
+        REQUIRE(!ours == !theirs && (!ours || json_equal(ours, theirs)),
+                "we: %s; jansson: %s: %.*s", ours ? "good" : err.text, theirs ? "good" : error.text,
+                (int)n, text);
+    bool good = ours;
+    json_decref(ours);
+    json_decref(theirs);
+    clean();
+    return good;
+}
+
+/* ---- The generator ---- */
+
+static uint64_t seed;
+
+static unsigned any(unsigned n) /* 0 to n - 1; xorshift64* */
+{
+    seed ^= seed >> 12;
+    seed ^= seed << 25;
+    seed ^= seed >> 27;
+    return (unsigned)((seed * UINT64_C(2685821657736338717)) >> 33) % n;
+}
+
+static const char *one_of(const char *const *list, unsigned n)
+{
+    return list[any(n)];
+}
+#define ONE_OF(...)                                                                                \
+    one_of((const char *const[]){__VA_ARGS__},                                                     \
+           sizeof((const char *const[]){__VA_ARGS__}) / sizeof(char *))
+
+static void make_space(struct saga_buf *out)
+{
+    if (any(6) == 0)
+        saga_buf_str(out, ONE_OF(" ", "\n", "\t", "\r\n", "   "));
+}
+
+static void make_string(struct saga_buf *out)
+{
+    saga_buf_str(out, "\"");
+    for (unsigned n = any(4) ? any(6) : any(60); n--;)
+        switch (any(10)) {
+        case 0:
+            saga_buf_str(out, ONE_OF("\\n", "\\\"", "\\\\", "\\/", "\\b", "\\f", "\\r", "\\t"));
+            break;
+        case 1:
+            saga_buf_str(out, ONE_OF("\\u0041", "\\u00e9", "\\u20AC", "\\ud83d\\ude00", "\\uFFFF",
+                                     "\\u0000", "\\ud800", "\\udc00", "\\ud83dx", "\\u12g4"));
+            break;
+        case 2:
+            saga_buf_str(out, ONE_OF("é", "€", "😀", "\x7f", "\xef\xbf\xbf", "\xf4\x8f\xbf\xbf"));
+            break;
+        case 3:
+            if (any(20) == 0)
+                saga_buf_str(out, ONE_OF("\xc0\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\x80",
+                                         "\xe0\x9f\xbf", "\xf0\x8f\xbf\xbf", "\x1f", "\xc3"));
+            break;
+        default:
+            saga_buf_add(out, &(char){(char)('a' + any(4))}, 1);
+        }
+    saga_buf_str(out, "\"");
+}
+
+static void make_number(struct saga_buf *out)
+{
+    saga_buf_str(out, ONE_OF("0", "-0", "1", "-17", "123456789", "9223372036854775807",
+                             "-9223372036854775808", "9223372036854775808", "-9223372036854775809",
+                             "01", "-", "+1", "1.", ".5", "123456789012345678901234567890",
+                             "999999999999999999", "1000000000000000000", "18446744073709551616"));
+    if (any(4) == 0)
+        saga_buf_str(out, ONE_OF(".0", ".25", ".", ".5e3", ".1E-2"));
+    if (any(6) == 0)
+        saga_buf_str(out, ONE_OF("e1", "E+2", "e-3", "e", "e999", "e-999", "e+"));
+}
+
+static void make_value(struct saga_buf *out, unsigned depth);
+
+static void make_members(struct saga_buf *out, unsigned depth, bool object)
+{
+    saga_buf_str(out, object ? "{" : "[");
+    for (unsigned n = any(16) ? any(4) : any(30), i = 0; i < n && out->n < 1000; i++) {
+        if (i)
+            saga_buf_str(out, ",");
+        make_space(out);
+        if (object) {
+            if (any(3) == 0)
+                make_string(out);
+            else /* so many that duplicates are rare, but are there */
+                saga_buf_printf(out, "\"%c%u\"", 'a' + (char)any(3), any(300));
+            make_space(out);
+            saga_buf_str(out, ":");
+        }
+        make_value(out, depth + 1);
+    }
+    saga_buf_str(out, object ? "}" : "]");
+}
+
+static void make_value(struct saga_buf *out, unsigned depth)
+{
+    make_space(out);
+    unsigned kind = depth > 18 ? 3 + any(7) : any(10);
+    if (depth > 5 && depth < 18 && any(3)) /* once deep, towards the limit and over it */
+        kind = any(2);
+    if (kind < 2 || (depth < 3 && kind < 5))
+        make_members(out, depth, kind & 1);
+    else if (kind < 6)
+        make_string(out);
+    else if (kind < 8)
+        make_number(out);
+    else
+        saga_buf_str(out, ONE_OF("true", "false", "null"));
+    make_space(out);
+}
+
+/* As bytes get lost, repeated and changed. */
+static void mutate(struct saga_buf *text)
+{
+    static const char likely[] = "{}[]\",:\\u0019-+.eEtfn \n\x1f\x80\xc3\xed\xf0\xff";
+    for (unsigned times = 1 + any(3); times-- && text->n;) {
+        size_t at = any((unsigned)text->n);
+        saga_buf_room(text, 1);
+        char *p = text->at + at;
+        switch (any(4)) {
+        case 0: /* gone */
+            memmove(p, p + 1, --text->n - at);
+            break;
+        case 1: /* one more */
+            memmove(p + 1, p, text->n++ - at);
+            *p = likely[any(sizeof(likely))];
+            break;
+        case 2: /* another; NUL is one of them */
+            *p = any(2) ? likely[any(sizeof(likely))] : (char)any(256);
+            break;
+        default: /* cut off */
+            if (any(4) == 0)
+                text->n = at;
+        }
+    }
+}
+
+/* On every generated text, mutated or not, reader and jansson agree; both verdicts are frequent. */
+START_TEST(agrees_with_jansson_on_generated_texts)
+{
+    struct saga_buf text = {0};
+    int good = 0;
+    seed = 20261124;
+    for (int i = 0; i < TEXTS; i++) {
+        text.n = 0;
+        make_value(&text, 0);
+        if (i % 3)
+            mutate(&text);
+        char *exact = malloc(text.n ? text.n : 1); /* so that reading beyond it is seen */
+        memcpy(exact, text.at, text.n);
+        good += agree(exact, text.n);
+        free(exact);
+    }
+    ck_assert_int_gt(good, TEXTS / 10);
+    ck_assert_int_lt(good, TEXTS * 9 / 10);
+    saga_buf_free(&text);
+}
+END_TEST
+
+/* The cases that people argue about, one by one. */
+START_TEST(agrees_with_jansson_on_the_classics)
+{
+    static const char *const texts[] = {"",
+                                        " ",
+                                        "\xef\xbb\xbf{}",
+                                        "nul",
+                                        "nulll",
+                                        "truefalse",
+                                        "{}{}",
+                                        "[1,]",
+                                        "[,1]",
+                                        "{\"a\":1,}",
+                                        "{,}",
+                                        "{\"a\"}",
+                                        "{\"a\":}",
+                                        "{a:1}",
+                                        "{'a':1}",
+                                        "[1 2]",
+                                        "[1:2]",
+                                        "{\"a\",1}",
+                                        "[",
+                                        "{",
+                                        "]",
+                                        "}",
+                                        "[}",
+                                        "{]",
+                                        "\"",
+                                        "\"\\",
+                                        "\"\\u",
+                                        "\"\\u12",
+                                        "\"\\ud83d\\u0041\"",
+                                        "\"\\ud83d\\ude00\"",
+                                        "\"\\x41\"",
+                                        "\"\t\"",
+                                        "00",
+                                        "0x10",
+                                        "1e",
+                                        "1e+",
+                                        "-",
+                                        "--1",
+                                        "1.e3",
+                                        "NaN",
+                                        "Infinity",
+                                        "[1]//",
+                                        "/**/1",
+                                        "\f1",
+                                        "\v1",
+                                        "{\"\":1}",
+                                        "{\"\":1,\"\":2}",
+                                        "{\"a\":1,\"\\u0061\":2}",
+                                        "{\"a\":{\"b\":1},\"c\":{\"b\":1}}",
+                                        "-0",
+                                        "0.0",
+                                        "[[],{}]",
+                                        "{\"a\":[{\"a\":1}]}",
+                                        "\"\xf0\x9f\x98\x80\"",
+                                        "\"\xed\xa0\x80\""};
+    int good = 0;
+    for (size_t i = 0; i < sizeof(texts) / sizeof(*texts); i++)
+        good += agree(texts[i], strlen(texts[i]));
+    ck_assert_int_eq(good, 8);
+    agree("\"a\0b\"", 5);
+    agree("[1]\0", 4);
+}
+END_TEST
+
+/* ---- Limits ---- */
+
+/* 16 levels are read, 17 are not, whatever brackets they are made of. */
+START_TEST(depth_ends_at_16)
+{
+    for (int depth = 16; depth <= 17; depth++)
+        for (int objects = 0; objects < 2; objects++) {
+            struct saga_buf text = {0};
+            for (int i = 0; i < depth; i++)
+                saga_buf_str(&text, objects ? "{\"a\":" : "[");
+            saga_buf_str(&text, "1");
+            for (int i = 0; i < depth; i++)
+                saga_buf_str(&text, objects ? "}" : "]");
+            ck_assert_int_eq(is_json(text.at, text.n), depth == 16);
+            saga_buf_free(&text);
+        }
+    ck_assert(strstr(err.text, "nested too deeply"));
+    ck_assert(IS_JSON("[[[[[[[[[[[[[[[[]],[[]]]]]]]]]]]]]]]]")); /* closing gives levels back */
+}
+END_TEST
+
+static void members(struct saga_buf *text, int n, int twice)
+{
+    text->n = 0;
+    for (int i = 0; i < n; i++)
+        saga_buf_printf(text, "%c\"m%d\":%d", i ? ',' : '{', i == n - 1 ? twice : i, i);
+    saga_buf_str(text, "}");
+}
+
+/* A second member of the same name is refused in an object of any size, at whatever distance. */
+START_TEST(duplicates_are_refused)
+{
+    struct saga_buf text = {0};
+    static const int sizes[] = {2, 3, 15, 16, 17, 18, 33, 1000, 5000};
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
+        int n = sizes[i];
+        members(&text, n, n - 1);
+        ck_assert(is_json(text.at, text.n));
+        members(&text, n, 0);
+        ck_assert(!is_json(text.at, text.n));
+        ck_assert(strstr(err.text, "m0 stands twice"));
+        members(&text, n, n - 2);
+        ck_assert(!is_json(text.at, text.n));
+    }
+    ck_assert(!IS_JSON("{\"x\":{\"a\":1,\"b\":[{\"c\":1,\"c\":1}]}}"));
+    ck_assert(!IS_JSON("{\"\\u0061\":1,\"a\":1}"));   /* spelled in two ways */
+    ck_assert(!IS_JSON("{\"a\":{\"b\":1},\"a\":1}")); /* with an object between */
+    ck_assert(IS_JSON("{\"a\":{\"a\":{\"a\":1}},\"b\":[{\"a\":1},{\"a\":1}]}"));
+    saga_buf_free(&text);
+}
+END_TEST
+
+/* Integers are read up to 64 bits; what has a fraction or an exponent is none. */
+START_TEST(integers_are_exact)
+{
+    static const struct {
+        const char *text;
+        bool ok;
+        int64_t v;
+    } rows[] = {{"0", true, 0},
+                {"-0", true, 0},
+                {"9223372036854775807", true, INT64_MAX},
+                {"9223372036854775808", false, 0},
+                {"-9223372036854775808", true, INT64_MIN},
+                {"-9223372036854775809", false, 0},
+                {"99999999999999999999", false, 0},
+                {"999999999999999999", true, INT64_C(999999999999999999)},
+                {"1234567890123456789", true, INT64_C(1234567890123456789)},
+                {"3.0", false, 0},
+                {"1e3", false, 0},
+                {"1E0", false, 0},
+                {"01", false, 0},
+                {"+1", false, 0},
+                {"", false, 0},
+                {"-", false, 0},
+                {"\"1\"", false, 0},
+                {"true", false, 0},
+                {"1x", false, 0}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        struct saga_json j;
+        int64_t v = 0;
+        start(&j, rows[i].text, strlen(rows[i].text));
+        saga_json_int(&j, &v);
+        ck_assert_msg((saga_json_end(&j) == 0) == rows[i].ok, "%s: %s", rows[i].text, err.text);
+        if (rows[i].ok)
+            ck_assert_int_eq(v, rows[i].v);
+    }
+}
+END_TEST
+
+/* After the first error nothing is read any more, and the error is the first one. */
+START_TEST(an_error_stays)
+{
+    struct saga_json j;
+    struct saga_span name;
+    const char *s;
+    size_t n;
+    int64_t v = 7;
+    start(&j, "{\"a\":x,\"b\":1}", 13);
+    ck_assert(saga_json_open(&j, '{') && saga_json_member(&j, &name));
+    ck_assert(!saga_json_int(&j, &v));
+    ck_assert_str_eq(err.text, "byte 5: an integer was expected");
+    ck_assert(!saga_json_member(&j, &name) && !saga_json_member_if(&j, "b") &&
+              !saga_json_item(&j) && !saga_json_open(&j, '{') && !saga_json_text(&j, &s, &n) &&
+              !saga_json_skip(&j) && !saga_json_null(&j) && saga_json_peek(&j) == 0);
+    ck_assert_int_eq(saga_json_refuse(&j, "late"), SAGA_POISON);
+    ck_assert_int_eq(saga_json_end(&j), SAGA_POISON);
+    ck_assert_str_eq(err.text, "byte 5: an integer was expected");
+    ck_assert_int_eq(v, 7);
+}
+END_TEST
+
+/* Going back to a mark reads the same again, names and strings included. */
+START_TEST(a_mark_reads_again)
+{
+    struct saga_json j;
+    struct saga_span name, raw;
+    const char *s, *again;
+    size_t n;
+    start(&j, "{\"k\": {\"a\\n\":\"b\\tc\",\"d\":\"e\"} , \"l\":1}", 37);
+    saga_json_open(&j, '{');
+    saga_json_member(&j, &name);
+    struct saga_json_mark mark = saga_json_mark(&j);
+    for (int i = 0; i < 2; i++) {
+        ck_assert(saga_json_open(&j, '{') && saga_json_member(&j, &name));
+        ck_assert(name.n == 2 && memcmp(name.at, "a\n", 2) == 0);
+        ck_assert(saga_json_text(&j, i ? &again : &s, &n) && n == 3);
+        ck_assert_str_eq(i ? again : s, "b\tc");
+        ck_assert(!saga_json_open(&j, '[') && j.bad);
+        saga_json_rewind(&j, mark);
+    }
+    ck_assert(saga_json_raw(&j, &raw) && raw.n == 22 && *raw.at == '{');
+    ck_assert(saga_json_member_if(&j, "l") && saga_json_skip(&j));
+    ck_assert(!saga_json_member_if(&j, "m") && !saga_json_member(&j, &name));
+    ck_assert_int_eq(saga_json_end(&j), 0);
+}
+END_TEST
+
+/* ---- Writing ---- */
+
+/* Every character is written so that jansson and we read it back. */
+START_TEST(texts_are_read_back)
+{
+    struct saga_buf out = {0};
+    for (uint32_t c = 1; c <= 0x10FFFF; c += c < 0x3000 ? 1 : 97) {
+        char text[64] = "0123456789abcdef", *at = text + c % 17; /* at every place of a block */
+        if (c >= 0xD800 && c <= 0xDFFF)
+            continue;
+        if (c < 0x80)
+            *at++ = (char)c;
+        else if (c < 0x800)
+            *at++ = (char)(0xC0 | c >> 6), *at++ = (char)(0x80 | (c & 63));
+        else if (c < 0x10000)
+            *at++ = (char)(0xE0 | c >> 12), *at++ = (char)(0x80 | (c >> 6 & 63)),
+            *at++ = (char)(0x80 | (c & 63));
+        else
+            *at++ = (char)(0xF0 | c >> 18), *at++ = (char)(0x80 | (c >> 12 & 63)),
+            *at++ = (char)(0x80 | (c >> 6 & 63)), *at++ = (char)(0x80 | (c & 63));
+        strcpy(at, "end");
+        out.n = 0;
+        saga_json_put_text(&out, text);
+        json_t *theirs = json_loadb(out.at, out.n, JSON_DECODE_ANY, NULL);
+        REQUIRE(theirs && strcmp(json_string_value(theirs), text) == 0, "U+%04X", c);
+        json_decref(theirs);
+        REQUIRE(agree(out.at, out.n), "U+%04X", c);
+    }
+    saga_buf_free(&out);
+}
+END_TEST
+
+/* What is no text becomes U+FFFD, so that whatever goes through here is JSON. */
+START_TEST(bytes_that_are_no_text_are_replaced)
+{
+    struct saga_buf out = {0};
+    saga_json_put_textn(&out, "a\xff\0\xc3z\xed\xa0\x80", 8);
+    saga_buf_add(&out, "", 1);
+    ck_assert_str_eq(out.at, "\"a\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbdz\xef\xbf\xbd\xef\xbf\xbd"
+                             "\xef\xbf\xbd\"");
+    out.n = 0;
+    saga_json_put_text(&out, "\"\\/\b\f\n\r\t\x01\x1f\x7f");
+    saga_buf_add(&out, "", 1);
+    ck_assert_str_eq(out.at, "\"\\\"\\\\/\\b\\f\\n\\r\\t\\u0001\\u001f\x7f\"");
+    saga_buf_free(&out);
+}
+END_TEST
+
+/* Integers of every length, and the two ends. */
+START_TEST(integers_are_written)
+{
+    struct saga_buf out = {0};
+    char expected[32];
+    for (int shift = 0; shift < 64; shift++)
+        for (int64_t d = -1; d <= 1; d++)
+            for (int sign = 0; sign < 2; sign++) {
+                int64_t v = (int64_t)((UINT64_C(1) << shift) + (uint64_t)d);
+                v = sign && v != INT64_MIN ? -v : v;
+                out.n = 0;
+                saga_buf_int(&out, v);
+                saga_buf_add(&out, "", 1);
+                snprintf(expected, sizeof(expected), "%lld", (long long)v);
+                ck_assert_str_eq(out.at, expected);
+            }
+    for (int64_t v = 1; v < INT64_MAX / 10; v *= 10)
+        for (int64_t d = -1; d <= 1; d++) {
+            out.n = 0;
+            saga_buf_int(&out, v + d);
+            saga_buf_add(&out, "", 1);
+            snprintf(expected, sizeof(expected), "%lld", (long long)(v + d));
+            ck_assert_str_eq(out.at, expected);
+        }
+    saga_buf_free(&out);
+}
+END_TEST
+
+/* ---- Times ---- */
+
+/* Known moments are written and read; every written time is read back. */
+START_TEST(times_are_exact)
+{
+    static const struct {
+        int64_t us;
+        const char *text;
+    } rows[] = {{0, "\"1970-01-01T00:00:00.000000Z\""},
+                {-1, "\"1969-12-31T23:59:59.999999Z\""},
+                {INT64_C(951782400000000), "\"2000-02-29T00:00:00.000000Z\""},
+                {INT64_C(1795513885123456), "\"2026-11-24T09:51:25.123456Z\""},
+                {INT64_C(4107542399999999), "\"2100-02-28T23:59:59.999999Z\""},
+                {INT64_C(-62167219200000000), "\"0000-01-01T00:00:00.000000Z\""},
+                {INT64_C(253402300799999999), "\"9999-12-31T23:59:59.999999Z\""}};
+    struct saga_buf out = {0};
+    int64_t us;
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        out.n = 0;
+        saga_json_put_time(&out, rows[i].us, 6);
+        saga_buf_add(&out, "", 1);
+        ck_assert_str_eq(out.at, rows[i].text);
+        ck_assert(saga_time_read(out.at + 1, out.n - 3, &us) && us == rows[i].us);
+    }
+    seed = 3;
+    for (int i = 0; i < 20000; i++) {
+        int64_t t = ((int64_t)any(INT32_MAX) - INT32_MAX / 4) * 60 * 1000000 + any(60000000);
+        out.n = 0;
+        saga_json_put_time(&out, t, i & 1 ? 6 : 3);
+        REQUIRE(saga_time_read(out.at + 1, out.n - 2, &us) &&
+                    us == (i & 1 ? t : t - (t % 1000 + 1000) % 1000),
+                "%.*s", (int)out.n, out.at);
+    }
+    saga_buf_free(&out);
+}
+END_TEST
+
+/* Offsets and fractions of any length are understood; what is no time of the calendar is refused.
+ */
+START_TEST(times_of_others)
+{
+    static const char *const same[] = {
+        "2026-11-24T09:51:25.12Z",      "2026-11-24T09:51:25.120000Z",
+        "2026-11-24t09:51:25.12z",      "2026-11-24T11:51:25.12+02:00",
+        "2026-11-23T22:21:25.12-11:30", "2026-11-24T09:51:25.1200009Z",
+        "2026-11-24T09:51:25.12+00:00"};
+    static const char *const none[] = {"",
+                                       "2026-11-24",
+                                       "2026-11-24T09:51:25",
+                                       "2026-11-24T09:51Z",
+                                       "2026-02-29T00:00:00Z",
+                                       "1900-02-29T00:00:00Z",
+                                       "2026-13-01T00:00:00Z",
+                                       "2026-00-01T00:00:00Z",
+                                       "2026-04-31T00:00:00Z",
+                                       "2026-01-00T00:00:00Z",
+                                       "2026-01-01T24:00:00Z",
+                                       "2026-01-01T00:60:00Z",
+                                       "2026-01-01T00:00:61Z",
+                                       "2026-01-01T00:00:00.Z",
+                                       "2026-01-01T00:00:00+24:00",
+                                       "2026-01-01T00:00:00Zx",
+                                       "26-01-01T00:00:00Z",
+                                       "2026-1-01T00:00:00Z",
+                                       "2026-01-01 00:00:00Z",
+                                       "2026-01-01T00:00:00+0200"};
+    int64_t us;
+    for (size_t i = 0; i < sizeof(same) / sizeof(*same); i++)
+        ck_assert_msg(saga_time_read(same[i], strlen(same[i]), &us) &&
+                          us == INT64_C(1795513885120000),
+                      "%s", same[i]);
+    for (size_t i = 0; i < sizeof(none) / sizeof(*none); i++)
+        ck_assert_msg(!saga_time_read(none[i], strlen(none[i]), &us), "%s", none[i]);
+}
+END_TEST
+
+/* ---- Errors and memory ---- */
+
+/* The first error wins, prefixes stand before it, and the text is UTF-8 however it is cut. */
+START_TEST(error_texts)
+{
+    struct saga_err e = {0};
+    ck_assert_int_eq(saga_err(&e, SAGA_RETRY, "first %d", 1), SAGA_RETRY);
+    ck_assert_int_eq(saga_err(&e, SAGA_FATAL, "second"), SAGA_FATAL);
+    ck_assert_int_eq(saga_err_in(&e, "lane %d", 7), SAGA_RETRY);
+    ck_assert_str_eq(e.text, "lane 7: first 1");
+    ck_assert_int_eq(saga_err(NULL, SAGA_POISON, "none"), SAGA_POISON);
+    for (int n = 240; n < 260; n++) {
+        e = (struct saga_err){0};
+        saga_err(&e, SAGA_FATAL, "%*s😀é€\xff", n, "");
+        json_t *text = json_string(e.text);
+        ck_assert_msg(text, "%s", e.text);
+        json_decref(text);
+        saga_err_in(&e, "a prefix of any length");
+        ck_assert_uint_lt(strlen(e.text), sizeof(e.text));
+    }
+}
+END_TEST
+
+/* An arena gives pieces that do not overlap, of any size, and keeps at most 1 MiB after a reset. */
+START_TEST(arena_pieces_are_apart)
+{
+    struct saga_arena a = {0};
+    for (int round = 0; round < 3; round++) {
+        char *piece[400];
+        for (int i = 0; i < 400; i++) {
+            size_t n = 1 + (size_t)i * 37 % 5000 + (i == 300 ? 3000000 : 0);
+            piece[i] = saga_arena_zero(&a, n);
+            ck_assert_uint_eq((uintptr_t)piece[i] % 8, 0);
+            memset(piece[i], i, n);
+        }
+        for (int i = 0; i < 400; i++)
+            for (size_t k = 0; k < (size_t)i * 37 % 5000; k++)
+                REQUIRE(piece[i][k] == (char)i, "piece %d, byte %zu", i, k);
+        saga_arena_reset(&a);
+        ck_assert_uint_le(a.used, 1024 * 1024);
+    }
+    saga_arena_free(&a);
+}
+END_TEST
+
+Suite *json_suite(void)
+{
+    Suite *suite = suite_create("json");
+    TCase *tests = tcase_create("json");
+    tcase_set_timeout(tests, 120);
+    tcase_add_checked_fixture(tests, NULL, clean);
+    tcase_add_test(tests, agrees_with_jansson_on_generated_texts);
+    tcase_add_test(tests, agrees_with_jansson_on_the_classics);
+    tcase_add_test(tests, depth_ends_at_16);
+    tcase_add_test(tests, duplicates_are_refused);
+    tcase_add_test(tests, integers_are_exact);
+    tcase_add_test(tests, an_error_stays);
+    tcase_add_test(tests, a_mark_reads_again);
+    tcase_add_test(tests, texts_are_read_back);
+    tcase_add_test(tests, bytes_that_are_no_text_are_replaced);
+    tcase_add_test(tests, integers_are_written);
+    tcase_add_test(tests, times_are_exact);
+    tcase_add_test(tests, times_of_others);
+    tcase_add_test(tests, error_texts);
+    tcase_add_test(tests, arena_pieces_are_apart);
+    suite_add_tcase(suite, tests);
+    return suite;
+}
