@@ -16,7 +16,8 @@ WARN = -std=c11 -Wall -Wextra -Werror -Wno-missing-field-initializers -Wshadow -
 HARD = $(if $(SANITIZE)$(findstring -O0,$(CFLAGS)),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2) \
        -fstack-protector-strong -fstack-clash-protection -fno-strict-overflow \
        -fno-delete-null-pointer-checks $(if $(filter x86_64,$(shell uname -m)),-fcf-protection=full)
-SANE = $(if $(SANITIZE),-fsanitize=address$(,)undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
+SANE = $(if $(SANITIZE),-fsanitize=address$(,)undefined -fno-sanitize-recover=all -fno-omit-frame-pointer \
+       -Wno-error)# gcc 12 warns of more than there is, under the sanitizers
 ,    = ,
 CC   = gcc
 COMPILE = $(CC) $(WARN) -D_GNU_SOURCE -Ilibsaga -Ischemas -I$(B)/gen/$(*D) $(INC) $(PKG_CFLAGS) \
