@@ -7,7 +7,9 @@
 /* clang-format off */
 #define SUITES(X) \
     X(json)       \
+    X(inventory)  \
     X(order)      \
+    X(payment)    \
     X(schemas)    \
     X(conf)       \
     X(metrics)    \
