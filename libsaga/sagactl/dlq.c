@@ -1,0 +1,160 @@
+/* dlq list, dlq show: the dead letters of the three services. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "ctl.h"
+#include "entry.h"
+#include "kafka.h"
+
+static const char *const topics[] = {"order.dlq", "inventory.dlq", "payment.dlq", NULL};
+
+static const char *letter(const struct ctl_entry *e, const char *name)
+{
+    const char *s = json_string_value(json_object_get(json_object_get(e->json, "letter"), name));
+    return s ? s : "-";
+}
+
+static void print(const struct ctl_entry *e)
+{
+    char place[64], clock[13];
+    if (ctl_json) {
+        ctl_print_json(e->json);
+        return;
+    }
+    snprintf(place, sizeof place, "%s/%d/%" PRId64, e->topic, e->partition, e->offset);
+    printf("%-22s %s  %-13s  %-12s  %-20s  %s\n", place, ctl_clock(e->time_ms, clock),
+           letter(e, "service"), e->type, *e->key ? e->key : "-", letter(e, "detail"));
+}
+
+static int by_time(const void *a, const void *b)
+{
+    int64_t x = ((const struct ctl_entry *)a)->time_ms, y = ((const struct ctl_entry *)b)->time_ms;
+    return x < y ? -1 : x > y;
+}
+
+static int list(int argc, char **argv)
+{
+    (void)argc, (void)argv;
+    struct ctl_entry *e = NULL;
+    size_t n = 0, cap = 0;
+    struct saga_record record;
+    ctl_read(&(struct ctl_where){
+        .topics = topics, .partition = -1, .from = CTL_BEGINNING, .bounded = true});
+    for (int rc; (rc = ctl_next(1000, &record)) >= 0;) {
+        if (rc == 0)
+            continue;
+        if (n == cap)
+            e = saga_realloc(e, (cap = cap ? 2 * cap : 64) * sizeof *e);
+        ctl_entry_read(&record, &e[n++]);
+    }
+    if (n)
+        qsort(e, n, sizeof *e, by_time);
+    if (!ctl_json && n)
+        printf("%-22s %-12s  %-13s  %-12s  %-20s  %s\n", "PLACE", "TIME", "SERVICE", "REASON",
+               "KEY", "DETAIL");
+    else if (!ctl_json)
+        printf("no dead letters\n");
+    for (size_t i = 0; i < n; i++) {
+        print(&e[i]);
+        ctl_entry_free(&e[i]);
+    }
+    free(e);
+    return CTL_OK;
+}
+
+/* Bytes as text: what is no printable ASCII or UTF-8 letter is \xNN, so that no terminal is harmed.
+ */
+static void print_bytes(const char *p, size_t n)
+{
+    json_t *utf8 = json_stringn(p, n);
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)p[i];
+        if ((c >= ' ' && c != 127 && (c < 128 || utf8)) || c == '\n' || c == '\t')
+            putchar(c);
+        else
+            printf("\\x%02x", c);
+    }
+    json_decref(utf8);
+    putchar('\n');
+}
+
+static void print_value(const struct saga_record *r)
+{
+    if (!r->value) {
+        printf("(null)\n");
+        return;
+    }
+    json_t *json = json_loadb(r->value, r->value_n, JSON_DECODE_ANY | JSON_REJECT_DUPLICATES, NULL);
+    char *pretty = json ? json_dumps(json, JSON_INDENT(2) | JSON_ENCODE_ANY) : NULL;
+    if (pretty)
+        puts(pretty);
+    else
+        print_bytes(r->value, r->value_n);
+    free(pretty);
+    json_decref(json);
+}
+
+static void print_record(const struct saga_record *r)
+{
+    for (int i = 0; i < r->headers_n; i++) {
+        printf("%s: ", r->headers[i].name);
+        print_bytes(r->headers[i].value ? r->headers[i].value : "(null)",
+                    r->headers[i].value ? r->headers[i].n : 6);
+    }
+    printf("key: ");
+    print_bytes(r->key ? r->key : "(null)", r->key ? r->key_n : 6);
+    printf("\n");
+    print_value(r);
+}
+
+/* As list's --json, with the value; JSON text cannot hold one that is not UTF-8. */
+static void print_record_json(const struct saga_record *r)
+{
+    struct ctl_entry e;
+    ctl_entry_read(r, &e);
+    json_t *text = r->value ? json_stringn(r->value, r->value_n) : json_null();
+    json_object_set_new(e.json, "value", text ? text : json_string("(not UTF-8)"));
+    ctl_print_json(e.json);
+    ctl_entry_free(&e);
+}
+
+static int show(int n, char **args)
+{
+    (void)n;
+    char topic[128];
+    int32_t partition;
+    int64_t offset;
+    if (!ctl_place_read(args[0], topic, &partition, &offset))
+        ctl_die(CTL_USAGE, "%.100s: expected a place as dlq list prints it, order.dlq/3/17",
+                args[0]);
+    if (partition >= ctl_partitions(topic))
+        ctl_die(CTL_NO, "%s: there is no such partition", args[0]);
+    struct saga_record record;
+    ctl_read(&(struct ctl_where){.topics = (const char *const[]){topic, NULL},
+                                 .partition = partition,
+                                 .from = CTL_OFFSET,
+                                 .at = offset,
+                                 .bounded = true});
+    int rc;
+    while ((rc = ctl_next(1000, &record)) == 0)
+        ;
+    if (rc < 0 || record.offset != offset)
+        ctl_die(CTL_NO, "%s: there is no such record (any more)", args[0]);
+    if (ctl_json)
+        print_record_json(&record);
+    else
+        print_record(&record);
+    return CTL_OK;
+}
+
+const struct ctl_command ctl_dlq[] = {
+    {"dlq list", "", 0, 0, "lists the dead letters: what could not be read, and why",
+     "  sagactl dlq list\n"
+     "  sagactl dlq list --json | jq -r .type | sort | uniq -c\n",
+     NULL, list},
+    {"dlq show", "PLACE", 1, 1, "shows a dead letter with its headers",
+     "  sagactl dlq show order.dlq/3/17\n", NULL, show},
+    {0},
+};
