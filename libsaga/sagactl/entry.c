@@ -263,18 +263,15 @@ static void print_lines(const json_t *lines)
  * are in --json. */
 static void print_data(const json_t *data)
 {
-    static const char *const told[] = {"amount", "currency", "request", "reason", "status",
-                                       "sku",    "tracking", "detail",  NULL};
-    if (json_object_get(data, "lines"))
-        print_lines(json_object_get(data, "lines"));
-    for (int i = 0; told[i]; i++) {
-        const json_t *v = json_object_get(data, told[i]);
-        if (json_is_string(v) && *json_string_value(v))
-            printf(" %s%s%s", strcmp(told[i], "currency") == 0 ? "" : told[i],
-                   strcmp(told[i], "currency") == 0 ? "" : "=", json_string_value(v));
-        else if (json_is_integer(v))
-            printf(" %s=%" JSON_INTEGER_FORMAT, told[i], json_integer_value(v));
-    }
+    static const char *const told[] = {"request", "reason", "status", "sku", "tracking", "detail"};
+    const json_t *amount = json_object_get(data, "amount");
+    print_lines(json_object_get(data, "lines"));
+    if (amount)
+        printf(" %" JSON_INTEGER_FORMAT " %s", json_integer_value(amount),
+               text_of(data, "currency", ""));
+    for (size_t i = 0; i < sizeof told / sizeof *told; i++)
+        if (*text_of(data, told[i], ""))
+            printf(" %s=%s", told[i], text_of(data, told[i], ""));
     const char *mode = text_of(json_object_get(data, "payment"), "mode", "now");
     if (strcmp(mode, "now") != 0)
         printf(" pay %s", mode);
