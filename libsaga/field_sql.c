@@ -128,6 +128,20 @@ static bool get_int(const char *value, int len, int64_t *v)
     return true;
 }
 
+static void clear(const struct saga_field *column, char *at)
+{
+    static const size_t size[] = {
+        [SAGA_ID] = sizeof(char *),    [SAGA_TEXT] = sizeof(char *),
+        [SAGA_CODE] = sizeof(char *),  [SAGA_INT] = sizeof(int64_t),
+        [SAGA_TIME] = sizeof(int64_t), [SAGA_BOOL] = sizeof(bool),
+        [SAGA_NAME] = sizeof(int),     [SAGA_LIST] = sizeof(struct field_list)};
+    if (column->type == SAGA_OBJECT)
+        for (const struct saga_field *f = column->of; f->name; f++)
+            clear(f, at + f->at);
+    else
+        memset(at, 0, size[column->type]);
+}
+
 static int read_text(const struct saga_field *column, const char *value, int len, char *at,
                      struct saga_arena *arena, struct saga_err *err)
 {
@@ -149,6 +163,7 @@ static int read_json(const struct saga_field *column, const char *value, int len
     struct saga_json json;
     if (len < 1 || *value != JSONB_VERSION)
         return refuse(column, "not jsonb of version 1", err);
+    clear(column, at); /* for what the JSON leaves out */
     saga_json_init(&json, value + 1, (size_t)len - 1, arena, err);
     if (field_value_read(column, &json, at, arena, err) < 0 || saga_json_end(&json) < 0)
         return SAGA_POISON;
@@ -161,16 +176,7 @@ int saga_column_read(const struct saga_field *column, const char *value, int len
     char *at = (char *)row + column->at, why[FIELD_WHY];
     int64_t v;
     if (len < 0) {
-        static const size_t size[] = {
-            [SAGA_ID] = sizeof(char *),   [SAGA_TEXT] = sizeof(char *),
-            [SAGA_CODE] = sizeof(char *), [SAGA_INT] = sizeof(v),
-            [SAGA_TIME] = sizeof(v),      [SAGA_BOOL] = sizeof(bool),
-            [SAGA_NAME] = sizeof(int),    [SAGA_LIST] = sizeof(struct field_list)};
-        if (column->type == SAGA_OBJECT)
-            for (const struct saga_field *f = column->of; f->name; f++)
-                saga_column_read(f, NULL, -1, at, arena, err);
-        else
-            memset(at, 0, size[column->type]);
+        clear(column, at);
         return 0;
     }
     switch (column->type) {

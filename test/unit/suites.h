@@ -6,6 +6,7 @@
 
 /* clang-format off */
 #define SUITES(X) \
+    X(field)      \
     X(json)       \
     X(inventory)  \
     X(order)      \

@@ -1,0 +1,630 @@
+/* Fields tables at work: JSON in any order of members, limits at n and n + 1, errors by path;
+ * copies and comparison; PostgreSQL's binary columns. On a table that has every type. */
+#include <check.h>
+#include <inttypes.h>
+#include <jansson.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "events.h"
+#include "field.h"
+#include "suites.h"
+
+struct part {
+    const char *sku;
+    int64_t n;
+};
+struct parts {
+    int n;
+    struct part *at;
+};
+struct inner {
+    int kind;
+    const char *note;
+};
+struct thing {
+    const char *id, *text, *code;
+    int64_t count, at;
+    bool flag;
+    int colour;
+    struct inner inner;
+    struct parts parts;
+    const char *maybe;
+    int64_t maybe_count, maybe_at;
+    bool maybe_flag;
+    int maybe_kind;
+    struct inner maybe_inner;
+    struct parts maybe_parts;
+};
+
+static const char *const colours[] = {"red", "green", NULL};
+static const char *const kinds[] = {"", "big", "small", NULL};
+
+#define F(member) SAGA_AT(struct T, member)
+#define T         part
+static const struct saga_field part_fields[] = {{F(sku), SAGA_ID}, {F(n), SAGA_INT, 1, 10}, {0}};
+#undef T
+#define T inner
+static const struct saga_field inner_fields[] = {
+    {F(kind), SAGA_NAME, .names = kinds, .optional = true},
+    {F(note), SAGA_TEXT, 0, 5, .optional = true},
+    {0}};
+#undef T
+#define T thing
+static const struct saga_field things[] = {
+    {F(id), SAGA_ID},
+    {F(text), SAGA_TEXT, 2, 4},
+    {F(code), SAGA_CODE, 2, 3},
+    {F(count), SAGA_INT, -5, 5},
+    {F(at), SAGA_TIME},
+    {F(flag), SAGA_BOOL},
+    {F(colour), SAGA_NAME, .names = colours},
+    {F(inner), SAGA_OBJECT, .of = inner_fields},
+    {F(parts), SAGA_LIST, 1, 3, part_fields, sizeof(struct part)},
+    {F(maybe), SAGA_TEXT, 0, 4, .optional = true},
+    {F(maybe_count), SAGA_INT, INT64_MIN, INT64_MAX, .optional = true},
+    {F(maybe_at), SAGA_TIME, .optional = true},
+    {F(maybe_flag), SAGA_BOOL, .optional = true},
+    {F(maybe_kind), SAGA_NAME, .names = kinds, .optional = true},
+    {F(maybe_inner), SAGA_OBJECT, .of = inner_fields, .optional = true},
+    {F(maybe_parts), SAGA_LIST, 0, 3, part_fields, sizeof(struct part), .optional = true},
+    {0}};
+#undef T
+
+static struct saga_arena arena;
+static struct saga_err err;
+
+static void clean(void)
+{
+    saga_arena_reset(&arena);
+    err = (struct saga_err){0};
+}
+
+static int read_text(const char *text, struct thing *out)
+{
+    struct saga_json j;
+    *out = (struct thing){0};
+    err.code = 0;
+    saga_json_init(&j, text, strlen(text), &arena, &err);
+    int rc = saga_fields_read(things, &j, "data", out, &arena, &err);
+    return rc < 0 ? rc : saga_json_end(&j);
+}
+
+/* The smallest that is whole; members as pairs of name and value, so that a case may change one. */
+static json_t *whole(void)
+{
+    return json_pack("{s:s, s:s, s:s, s:i, s:s, s:b, s:s, s:{}, s:[{s:s, s:i}]}", "id", "a-1",
+                     "text", "text", "code", "EU", "count", 0, "at", "2026-11-24T09:51:25Z", "flag",
+                     0, "colour", "red", "inner", "parts", "sku", "apple", "n", 1);
+}
+
+static int read_json(json_t *value, struct thing *out)
+{
+    char *text = json_dumps(value, JSON_COMPACT);
+    int rc = read_text(text, out);
+    free(text);
+    return rc;
+}
+
+/* The whole with one member changed (value is JSON; NULL: left out). -> NULL: read; or the error.
+ */
+static const char *changed(const char *name, const char *value)
+{
+    struct thing out;
+    json_t *object = whole();
+    if (value) {
+        json_t *part = json_loads(value, JSON_DECODE_ANY, NULL);
+        ck_assert_ptr_nonnull(part);
+        json_object_set_new(object, name, part);
+    } else {
+        json_object_del(object, name);
+    }
+    int rc = read_json(object, &out);
+    json_decref(object);
+    ck_assert(rc == 0 || (rc == SAGA_POISON && err.code == SAGA_POISON));
+    return rc == 0 ? NULL : err.text;
+}
+
+#define READ(name, value)         ck_assert_ptr_null(changed(name, value))
+#define REFUSED(name, value, why) ck_assert_str_eq(changed(name, value), why)
+
+/* ---- Limits and errors ---- */
+
+/* Each type is refused with its path and value just outside its limits, and read just inside. */
+START_TEST(limits)
+{
+    char id[80] = "\"";
+    READ("count", "-5");
+    READ("count", "5");
+    REFUSED("count", "-6", "data.count: -6 is below -5");
+    REFUSED("count", "6", "data.count: 6 is above 5");
+    REFUSED("count", "3.0", "data.count: 3.0 is not an integer");
+    REFUSED("count", "1e0", "data.count: 1.0 is not an integer"); /* as jansson spells it */
+    REFUSED("count", "\"3\"", "data.count: \"3\" is not an integer");
+    REFUSED("count", "null", "data.count: null is not an integer");
+
+    memset(id + 1, 'x', 64);
+    strcpy(id + 65, "\"");
+    READ("id", id);
+    strcpy(id + 65, "x\"");
+    REFUSED("id", id, "data.id: a text of 65 bytes is not 1 to 64 of A-Z a-z 0-9 . _ : -");
+    READ("id", "\"AZaz09._:-\"");
+    REFUSED("id", "\"\"", "data.id: \"\" is not 1 to 64 of A-Z a-z 0-9 . _ : -");
+    REFUSED("id", "\"a b\"", "data.id: \"a b\" is not 1 to 64 of A-Z a-z 0-9 . _ : -");
+    REFUSED("id", "\"é\"", "data.id: \"é\" is not 1 to 64 of A-Z a-z 0-9 . _ : -");
+    REFUSED("id", "17", "data.id: 17 is not a string");
+
+    READ("text", "\"ab\"");
+    READ("text", "\"é😀\""); /* two characters, whatever their bytes */
+    READ("text", "\"😀😀😀😀\"");
+    REFUSED("text", "\"é\"", "data.text: 1 characters are less than 2");
+    REFUSED("text", "\"abcde\"", "data.text: 5 characters are more than 4");
+    REFUSED("text", "\"😀😀😀😀😀\"", "data.text: 5 characters are more than 4");
+    REFUSED("text", "{}", "data.text: {} is not a string");
+
+    READ("code", "\"AZ\"");
+    READ("code", "\"EUR\"");
+    REFUSED("code", "\"E\"", "data.code: \"E\" is not 2 to 3 capital letters");
+    REFUSED("code", "\"EURO\"", "data.code: \"EURO\" is not 2 to 3 capital letters");
+    REFUSED("code", "\"EuR\"", "data.code: \"EuR\" is not 2 to 3 capital letters");
+
+    READ("colour", "\"green\"");
+    REFUSED("colour", "\"blue\"", "data.colour: \"blue\" is not one of red green");
+    READ("flag", "true");
+    REFUSED("flag", "0", "data.flag: 0 is not true or false");
+    READ("at", "\"2026-11-24T11:51:25.123456+02:00\"");
+    REFUSED("at", "\"yesterday\"",
+            "data.at: \"yesterday\" is not a time like 2026-11-24T13:31:25.123Z");
+
+    READ("parts", "[{\"sku\":\"a\",\"n\":1},{\"sku\":\"b\",\"n\":10},{\"sku\":\"c\",\"n\":1}]");
+    REFUSED("parts", "[]", "data.parts: 0 items are less than 1");
+    REFUSED("parts",
+            "[{\"sku\":\"a\",\"n\":1},{\"sku\":\"b\",\"n\":1},{\"sku\":\"c\",\"n\":1},{\"x\":1}]",
+            "data.parts: more than 3 items");
+    REFUSED("parts", "[{\"sku\":\"a\",\"n\":1},{\"sku\":\"b\",\"n\":0}]",
+            "data.parts[1].n: 0 is below 1");
+    REFUSED("parts", "[{\"n\":1}]", "data.parts[0].sku: it is missing");
+    REFUSED("parts", "[1]", "data.parts[0]: 1 is not an object");
+    REFUSED("parts", "{}", "data.parts: {} is not an array");
+    REFUSED("inner", "{\"note\":\"123456\"}", "data.inner.note: 6 characters are more than 5");
+    REFUSED("inner", "[]", "data.inner: [] is not an object");
+}
+END_TEST
+
+/* Each member that is not optional is missed; optional ones may be left out or null. */
+START_TEST(missing_members)
+{
+    char expected[80];
+    for (const struct saga_field *f = things; f->name; f++) {
+        snprintf(expected, sizeof(expected), "data.%s: it is missing", f->name);
+        if (f->optional) {
+            READ(f->name, NULL);
+            READ(f->name, "null");
+        } else {
+            REFUSED(f->name, NULL, expected);
+            ck_assert_ptr_nonnull(changed(f->name, "null"));
+        }
+    }
+    READ("maybe", "\"\"");
+    READ("maybe_kind", "\"\"");
+    REFUSED("maybe_count", "false", "data.maybe_count: false is not an integer");
+}
+END_TEST
+
+/* Unknown members are ignored, but they must be JSON, and stand once, as the known ones. */
+START_TEST(unknown_members)
+{
+    struct thing out;
+    struct saga_buf text = {0};
+    json_auto_t *all = whole();
+    char *object = json_dumps(all, JSON_COMPACT);
+    static const struct {
+        const char *more;
+        bool ok;
+    } rows[] = {{"\"x\":[1,{\"y\":null}]", true},
+                {"\"x\":1,\"z\":2", true},
+                {"\"x\":1,\"x\":2", false},
+                {"\"x\":{\"y\":1,\"y\":1}", false},
+                {"\"x\":01", false},
+                {"\"x\":", false},
+                {"\"id\":\"b\"", false},
+                {"\"i\\u0064\":\"b\"", false},
+                {"\"idx\":1,\"i\":1,\"\":1", true},
+                {"\"maybe\":null,\"maybe\":null", false}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++)
+        for (int first = 0; first < 2; first++) {
+            text.n = 0;
+            if (first)
+                saga_buf_printf(&text, "{%s,%s", rows[i].more, object + 1);
+            else
+                saga_buf_printf(&text, "%.*s,%s}", (int)strlen(object) - 1, object, rows[i].more);
+            ck_assert_msg((read_text(text.at, &out) == 0) == rows[i].ok, "%s: %s", text.at,
+                          err.text);
+        }
+    free(object);
+    saga_buf_free(&text);
+}
+END_TEST
+
+/* Without a prefix the path begins with the member, and the whole is named by its value alone. */
+START_TEST(paths_without_prefix)
+{
+    struct saga_json j;
+    struct thing out;
+    static const struct {
+        const char *text, *why;
+    } rows[] = {{"{\"parts\":[{\"sku\":\"a\",\"n\":11}]}", "parts[0].n: 11 is above 10"},
+                {"{}", "id: it is missing"},
+                {"[1]", "[1] is not an object"},
+                {"{\"id\":\"a\",\"id\":\"a\"}", "id: it stands twice"},
+                {"{\"id\":}", "byte 6: a value was expected"},
+                {"{\"count\":1", "byte 10: a comma or } was expected, but the text ends"}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        struct saga_err apart = {0}; /* the reader's own record gets the same */
+        err.code = 0;
+        saga_json_init(&j, rows[i].text, strlen(rows[i].text), &arena, &apart);
+        ck_assert_int_eq(saga_fields_read(things, &j, "", &out, &arena, &err), SAGA_POISON);
+        ck_assert_str_eq(err.text, rows[i].why);
+        ck_assert_str_eq(apart.text, rows[i].why);
+        ck_assert_int_eq(saga_json_end(&j), SAGA_POISON);
+    }
+}
+END_TEST
+
+/* The key stands among the members, wherever, once, and within the limits of an id. */
+START_TEST(the_key)
+{
+    static const struct saga_field one[] = {{"n", offsetof(struct part, n), SAGA_INT, 1, 10}, {0}};
+    static const struct {
+        const char *text, *key, *why;
+    } rows[] = {
+        {"{\"order_id\":\"ord-1\",\"n\":1}", "ord-1", NULL},
+        {"{\"n\":1,\"order_id\":\"ord-1\"}", "ord-1", NULL},
+        {"{\"n\":1,\"order_id\":null}", NULL, NULL},
+        {"{\"n\":1}", NULL, NULL},
+        {"{\"order_id\":\"a b\"}", NULL,
+         "data.order_id: \"a b\" is not 1 to 64 of A-Z a-z 0-9 . _ : -"},
+        {"{\"order_id\":\"a\",\"order_id\":\"a\"}", NULL, "data.order_id: it stands twice"}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        struct saga_json j;
+        struct part out = {0};
+        const char *key = NULL;
+        err.code = 0;
+        saga_json_init(&j, rows[i].text, strlen(rows[i].text), &arena, &err);
+        int rc = saga_fields_read_keyed(one, &j, "data", &key, &out, &arena, &err);
+        ck_assert_int_eq(rc, rows[i].why ? SAGA_POISON : 0);
+        if (rows[i].why)
+            ck_assert_str_eq(err.text, rows[i].why);
+        else if (rows[i].key)
+            ck_assert_str_eq(key, rows[i].key);
+        else
+            ck_assert_ptr_null(key);
+    }
+}
+END_TEST
+
+/* ---- Generated structs ---- */
+
+static uint64_t seed;
+
+static unsigned any(unsigned n)
+{
+    seed = seed * UINT64_C(6364136223846793005) + 1442695040888963407;
+    return (unsigned)(seed >> 33) % n;
+}
+
+static const char *any_text(int least, int most)
+{
+    static const char *const letters[] = {"a", "\"", "\\", "é", "😀", "\n", "\x01", " "};
+    struct saga_buf text = {0};
+    for (int n = least + (int)any((unsigned)(most - least + 1)); n--;)
+        saga_buf_str(&text, letters[any(8)]);
+    const char *s = saga_arena_text(&arena, text.at ? text.at : "", text.n);
+    saga_buf_free(&text);
+    return s;
+}
+
+static struct parts any_parts(int least)
+{
+    struct parts parts = {.n = least + (int)any((unsigned)(4 - least))};
+    parts.at = parts.n ? saga_arena_zero(&arena, (size_t)parts.n * sizeof(*parts.at)) : NULL;
+    for (int i = 0; i < parts.n; i++)
+        parts.at[i] = (struct part){any(2) ? "apple" : "pear:1", 1 + any(10)};
+    return parts;
+}
+
+static struct inner any_inner(void)
+{
+    return (struct inner){(int)any(3), any(2) ? any_text(0, 5) : NULL};
+}
+
+static struct thing any_thing(void)
+{
+    struct thing t = {.id = any(2) ? "ord-1" : "A:9._",
+                      .text = any_text(2, 4),
+                      .code = any(2) ? "EUR" : "XY",
+                      .count = (int64_t)any(11) - 5,
+                      .at = (int64_t)any(INT32_MAX) * 1000003 - 5,
+                      .flag = any(2),
+                      .colour = (int)any(2),
+                      .inner = any_inner(),
+                      .parts = any_parts(1)};
+    if (any(2))
+        t.maybe = any_text(0, 4);
+    if (any(2))
+        t.maybe_count = any(2) ? INT64_MIN : INT64_MAX;
+    if (any(2))
+        t.maybe_at = -(int64_t)any(INT32_MAX) * 1000 - 1;
+    if (any(2))
+        t.maybe_inner = any_inner();
+    if (any(2))
+        t.maybe_parts = any_parts(0);
+    t.maybe_flag = any(2);
+    t.maybe_kind = (int)any(3);
+    return t;
+}
+
+static char *write_thing(const struct thing *t)
+{
+    struct saga_buf out = {0};
+    saga_buf_str(&out, "{");
+    saga_fields_write(things, t, &out);
+    saga_buf_add(&out, "}", 2);
+    return out.at;
+}
+
+/* The members of a JSON object in any order, at every level. */
+static void shuffled(const json_t *value, struct saga_buf *out)
+{
+    if (json_is_object(value)) {
+        const char *name[32], *key;
+        json_t *part;
+        unsigned n = 0;
+        json_object_foreach((json_t *)value, key, part) if (part) name[n++] = key;
+        saga_buf_str(out, "{ ");
+        for (const char *comma = ""; n; comma = " ,") {
+            unsigned i = any(n);
+            saga_buf_printf(out, "%s\"%s\" :", comma, name[i]);
+            shuffled(json_object_get(value, name[i]), out);
+            name[i] = name[--n];
+        }
+        saga_buf_str(out, "}");
+    } else if (json_is_array(value)) {
+        size_t i;
+        json_t *part;
+        saga_buf_str(out, "[");
+        json_array_foreach(value, i, part)
+        {
+            saga_buf_str(out, i ? "," : "");
+            shuffled(part, out);
+        }
+        saga_buf_str(out, "]");
+    } else {
+        char *text = json_dumps(value, JSON_ENCODE_ANY | (any(2) ? JSON_ENSURE_ASCII : 0));
+        saga_buf_str(out, text);
+        free(text);
+    }
+}
+
+static void same_text(const json_t *object, const char *name, const char *s)
+{
+    const char *is = json_string_value(json_object_get(object, name));
+    ck_assert_msg((!s && !is) || (s && is && strcmp(s, is) == 0), "%s: %s, not %s", name, is, s);
+}
+
+/* What is written is what stands in the struct, says jansson; it is read back equal, in the order
+ * written and in any other, with escapes or without; and a copy of it has nothing of the original.
+ */
+START_TEST(structs_are_read_back)
+{
+    seed = 7;
+    for (int round = 0; round < 3000; round++) {
+        struct thing t = any_thing(), back;
+        char *text = write_thing(&t);
+        json_t *theirs = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
+        ck_assert_msg(theirs, "%s", text);
+        same_text(theirs, "id", t.id);
+        same_text(theirs, "text", t.text);
+        same_text(theirs, "colour", colours[t.colour]);
+        same_text(theirs, "maybe", t.maybe);
+        same_text(theirs, "maybe_kind", t.maybe_kind ? kinds[t.maybe_kind] : NULL);
+        same_text(json_object_get(theirs, "inner"), "note", t.inner.note);
+        ck_assert_int_eq(json_integer_value(json_object_get(theirs, "count")), t.count);
+        ck_assert_int_eq(json_integer_value(json_object_get(theirs, "maybe_count")), t.maybe_count);
+        ck_assert_int_eq(json_is_true(json_object_get(theirs, "flag")), t.flag);
+        ck_assert_int_eq(json_array_size(json_object_get(theirs, "parts")), t.parts.n);
+        ck_assert_int_eq(json_array_size(json_object_get(theirs, "maybe_parts")), t.maybe_parts.n);
+
+        ck_assert_msg(read_text(text, &back) == 0, "%s: %s", text, err.text);
+        ck_assert_msg(saga_fields_equal(things, &t, &back), "%s", text);
+        struct saga_buf other = {0};
+        shuffled(theirs, &other);
+        saga_buf_add(&other, "", 1);
+        ck_assert_msg(read_text(other.at, &back) == 0, "%s: %s", other.at, err.text);
+        ck_assert_msg(saga_fields_equal(things, &t, &back), "%s and %s", text, other.at);
+
+        struct saga_arena apart = {0};
+        struct thing *copy = saga_fields_copy(things, sizeof(t), &t, &apart);
+        for (int i = 0; i < t.parts.n; i++)
+            t.parts.at[i] = (struct part){0};
+        memset((char *)t.text, 'X', strlen(t.text));
+        t = (struct thing){0};
+        char *again = write_thing(copy);
+        ck_assert_str_eq(again, text);
+        saga_arena_free(&apart);
+        saga_buf_free(&other);
+        json_decref(theirs);
+        free(text);
+        free(again);
+        clean();
+    }
+}
+END_TEST
+
+/* Structs differ by any of their fields, at any depth, and by nothing that is no field. */
+START_TEST(every_field_counts)
+{
+    struct part parts[2] = {{"a", 1}, {"b", 2}}, others[2] = {{"a", 1}, {"b", 3}};
+    struct thing a = {.id = "a", .text = "tt", .code = "EUR", .parts = {2, parts}}, b = a;
+    char same[] = "a";
+    b.id = same;
+    ck_assert(saga_fields_equal(things, &a, &b));
+#define DIFFERS(member, value)                                                                     \
+    b = a;                                                                                         \
+    b.member = value;                                                                              \
+    ck_assert(!saga_fields_equal(things, &a, &b) && !saga_fields_equal(things, &b, &a))
+    DIFFERS(id, "b");
+    DIFFERS(text, NULL);
+    DIFFERS(maybe, "");
+    DIFFERS(code, "EU");
+    DIFFERS(count, 1);
+    DIFFERS(at, 1);
+    DIFFERS(flag, true);
+    DIFFERS(colour, 1);
+    DIFFERS(inner.kind, 1);
+    DIFFERS(maybe_inner.note, "n");
+    DIFFERS(parts.n, 1);
+    DIFFERS(parts.at, others);
+    const struct saga_field none[] = {{0}};
+    ck_assert(saga_fields_equal(none, &a, &b));
+    ck_assert_ptr_nonnull(saga_fields_copy(none, 0, NULL, &arena));
+}
+END_TEST
+
+/* ---- Columns ---- */
+
+/* Every column is read back from what was written, null where it is optional and empty. */
+START_TEST(columns_are_read_back)
+{
+    struct saga_buf out = {0};
+    seed = 11;
+    for (int round = 0; round < 2000; round++) {
+        struct thing t = any_thing(), back;
+        memset(&back, 0x55, sizeof(back)); /* a null must overwrite, too */
+        for (const struct saga_field *f = things; f->name; f++) {
+            out.n = 0;
+            saga_column_write(f, &t, &out);
+            int32_t n =
+                (int32_t)((uint32_t)(unsigned char)out.at[0] << 24 |
+                          (uint32_t)(unsigned char)out.at[1] << 16 |
+                          (uint32_t)(unsigned char)out.at[2] << 8 | (unsigned char)out.at[3]);
+            ck_assert_int_eq(out.n, 4 + (n < 0 ? 0 : n));
+            char *exact = malloc(n > 0 ? (size_t)n : 1);
+            memcpy(exact, out.at + 4, n > 0 ? (size_t)n : 0);
+            err.code = 0;
+            ck_assert_msg(saga_column_read(f, exact, n, &back, &arena, &err) == 0, "%s: %s",
+                          f->name, err.text);
+            free(exact);
+        }
+        ck_assert(saga_fields_equal(things, &t, &back));
+        clean();
+    }
+    saga_buf_free(&out);
+}
+END_TEST
+
+static const struct saga_field *field(const char *name)
+{
+    const struct saga_field *f = things;
+    while (strcmp(f->name, name) != 0)
+        f++;
+    return f;
+}
+
+/* The bytes are those of PostgreSQL's send and receive functions. */
+START_TEST(columns_are_postgresqls)
+{
+    struct part one = {"a", 1};
+    struct thing t = {.id = "ab",
+                      .count = -2,
+                      .at = INT64_C(946684800000001),
+                      .flag = true,
+                      .colour = 1,
+                      .parts = {1, &one}};
+    static const struct {
+        const char *name;
+        uint32_t oid, array;
+        size_t n;
+        const char *bytes;
+    } rows[] = {{"id", 25, 1009, 6, "\0\0\0\2ab"},
+                {"count", 20, 1016, 12, "\0\0\0\10\377\377\377\377\377\377\377\376"},
+                {"at", 1184, 1185, 12, "\0\0\0\10\0\0\0\0\0\0\0\1"},
+                {"flag", 16, 1000, 5, "\0\0\0\1\1"},
+                {"colour", 25, 1009, 9, "\0\0\0\5green"},
+                {"parts", 3802, 3807, 24, "\0\0\0\24\1[{\"sku\":\"a\",\"n\":1}]"},
+                {"inner", 3802, 3807, 7, "\0\0\0\3\1{}"},
+                {"maybe", 25, 1009, 4, "\377\377\377\377"},
+                {"maybe_at", 1184, 1185, 4, "\377\377\377\377"},
+                {"maybe_kind", 25, 1009, 4, "\377\377\377\377"},
+                {"maybe_inner", 3802, 3807, 4, "\377\377\377\377"},
+                {"maybe_parts", 3802, 3807, 4, "\377\377\377\377"}};
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        struct saga_buf out = {0};
+        const struct saga_field *f = field(rows[i].name);
+        saga_column_write(f, &t, &out);
+        ck_assert_msg(out.n == rows[i].n && memcmp(out.at, rows[i].bytes, out.n) == 0, "%s",
+                      rows[i].name);
+        ck_assert_uint_eq(saga_column_oid(f), rows[i].oid);
+        ck_assert_uint_eq(saga_column_array_oid(f), rows[i].array);
+        saga_buf_free(&out);
+    }
+}
+END_TEST
+
+/* Smaller integers are read as they are; what this program cannot have written is refused. */
+START_TEST(columns_of_others)
+{
+    struct thing t;
+    static const struct {
+        const char *name, *bytes;
+        int n;
+        const char *why; /* NULL: read */
+    } rows[] = {
+        {"count", "\377\376", 2, NULL},
+        {"count", "\377\377\377\376", 4, NULL},
+        {"count", "\0\0\0\6", 4, "column count: 6 is above 5"},
+        {"count", "\0", 1, "column count: not an integer of 2, 4 or 8 bytes"},
+        {"at", "\177\377\377\377\377\377\377\377", 8, "column at: not a time"},
+        {"at", "\200\0\0\0\0\0\0\0", 8, "column at: not a time"},
+        {"at", "\0\0\0\0", 4, "column at: not a time"},
+        {"flag", "", 0, "column flag: not a boolean"},
+        {"colour", "blue", 4, "column colour: \"blue\" is not one of red green"},
+        {"code", "x", 1, "column code: \"x\" is not 2 to 3 capital letters"},
+        {"parts", "\2[]", 3, "column parts: not jsonb of version 1"},
+        {"parts", "", 0, "column parts: not jsonb of version 1"},
+        {"parts", "\1[]", 3, "parts: 0 items are less than 1"},
+        {"parts", "\1[{\"n\":1}]", 10, "parts[0].sku: it is missing"},
+        {"inner", "\1{}x", 4, "byte 2: something follows the value"},
+    };
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        err.code = 0;
+        int rc = saga_column_read(field(rows[i].name), rows[i].bytes, rows[i].n, &t, &arena, &err);
+        ck_assert_int_eq(rc, rows[i].why ? SAGA_POISON : 0);
+        if (rows[i].why)
+            ck_assert_str_eq(err.text, rows[i].why);
+        else
+            ck_assert_int_eq(t.count, -2);
+    }
+}
+END_TEST
+
+Suite *field_suite(void)
+{
+    Suite *suite = suite_create("field");
+    TCase *tests = tcase_create("field");
+    tcase_set_timeout(tests, 60);
+    tcase_add_checked_fixture(tests, NULL, clean);
+    tcase_add_test(tests, limits);
+    tcase_add_test(tests, missing_members);
+    tcase_add_test(tests, unknown_members);
+    tcase_add_test(tests, paths_without_prefix);
+    tcase_add_test(tests, the_key);
+    tcase_add_test(tests, structs_are_read_back);
+    tcase_add_test(tests, every_field_counts);
+    tcase_add_test(tests, columns_are_read_back);
+    tcase_add_test(tests, columns_are_postgresqls);
+    tcase_add_test(tests, columns_of_others);
+    suite_add_tcase(suite, tests);
+    return suite;
+}
