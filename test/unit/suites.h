@@ -6,6 +6,7 @@
 
 /* clang-format off */
 #define SUITES(X) \
+    X(request)    \
     X(event)      \
     X(field)      \
     X(json)       \
