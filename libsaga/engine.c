@@ -201,6 +201,20 @@ static void take_answers(struct saga_engine *e)
     }
 }
 
+/* Answers that came while the batch ran are of the next one. */
+void saga_engine_forget(struct saga_engine *e)
+{
+    for (; e->answers_in; e->answers_in--, e->answers_n--) {
+        struct saga_answered *a = e->answers;
+        e->answers = a->next;
+        free(a);
+    }
+    if (!e->answers)
+        e->answers_end = &e->answers;
+    while (e->due_n)
+        free(e->due[--e->due_n]);
+}
+
 static void assigned(void *owner, const int32_t *lanes, int n)
 {
     struct saga_engine *e = owner;

@@ -70,8 +70,8 @@ struct saga_engine {
     struct saga_recent *recent;
     struct saga_work work[2], *now, *next;
     struct saga_answered *answers, **answers_end;
-    int answers_n;
-    char **due; /* keys */
+    int answers_n, answers_in; /* there; of them, in the batch */
+    char **due;                /* keys */
     int due_n;
     int64_t due_at;          /* us, monotonic: when to ask for keys that are due */
     int64_t clock;           /* database's clock minus monotonic, us */
@@ -116,6 +116,8 @@ void saga_engine_stop_lane(struct saga_engine *e, struct saga_lane *lane, const 
 void saga_engine_send(struct saga_engine *e, const struct saga_delivery *d, struct saga_id own);
 void saga_engine_lost_database(struct saga_engine *e);
 void saga_engine_dirty(struct saga_engine *e, struct saga_lane *lane);
+void saga_engine_forget(
+    struct saga_engine *e); /* the answers and keys due that were in the batch */
 
 /* run.c */
 int saga_engine_run(struct saga_engine *e, struct saga_err *err); /* now's records, due, answers */

@@ -216,6 +216,7 @@ static void screen(struct saga_engine *e, int to)
         in->slot = saga_batch_row(b, &b->orders, in->key);
         in->slot->lane = lane;
     }
+    e->answers_in = e->answers_n;
     for (struct saga_answered *a = e->answers; a; a = a->next) {
         int32_t lane = saga_lane_of(a->key, strlen(a->key), e->lanes);
         if (e->lane[lane].state != SAGA_LANE_RUNNING)
@@ -510,16 +511,7 @@ static void done(struct saga_engine *e, int to)
     publish(e);
     for (int i = 0; i < b->call_n; i++)
         saga_count(e->metric.calls, saga_calls_put(&b->call[i]));
-    for (struct saga_answered *a = e->answers, *next; a; a = next) {
-        next = a->next;
-        free(a);
-    }
-    e->answers = NULL;
-    e->answers_end = &e->answers;
-    e->answers_n = 0;
-    for (int i = 0; i < e->due_n; i++)
-        free(e->due[i]);
-    e->due_n = 0;
+    saga_engine_forget(e);
     e->now->from = to;
 }
 
@@ -579,7 +571,8 @@ int saga_engine_run(struct saga_engine *e, struct saga_err *err)
         err->code = 0;
         screen(e, to);
         if ((flush ? join_dirty(e) : 0) + e->batch.n == 0) {
-            move_lanes(e, false); /* positions only: stored with the next batch, or after 1 s */
+            move_lanes(e, false);  /* positions only: stored with the next batch, or after 1 s */
+            saga_engine_forget(e); /* those of lanes that are not running any more */
             e->now->from = to;
             rc = 0;
             continue;
