@@ -1,0 +1,18 @@
+/* The live suites. A new one is a line here and its file beside this. Each has a world of its own,
+ * shared by its cases, which run in order; the last case of each is the audit. */
+#ifndef SUITES_H
+#define SUITES_H
+
+#include <check.h>
+
+/* clang-format off */
+#define SUITES(X) \
+    X(provider)   \
+    X(stock)      \
+    X(paths)
+/* clang-format on */
+
+#define DECLARE(name) Suite *name##_suite(void);
+SUITES(DECLARE)
+
+#endif
