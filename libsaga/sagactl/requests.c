@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <uuid/uuid.h>
 
 #include "bulk.h"
@@ -15,7 +16,7 @@
 static const char *id, *customer = "customer-1", *currency = "EUR", *token = "tok_ok";
 static const char *reason, *tracking, *pay_token = "tok_ok";
 static bool later, print_only;
-static int64_t wait_s, count;
+static int64_t wait_s, count, rate;
 static struct ctl_list skus, quantities, prices, line_texts;
 
 static struct saga_buf written;
@@ -162,6 +163,20 @@ static const char *random_id(void)
     return text;
 }
 
+/* The i-th of rate a second, counted from the first: a late one does not delay those after it. */
+static void pace(int64_t i)
+{
+    static struct timespec due;
+    if (!rate)
+        return;
+    if (i == 1)
+        clock_gettime(CLOCK_MONOTONIC, &due);
+    clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &due, NULL);
+    due.tv_nsec += 1000000000 / rate;
+    due.tv_sec += due.tv_nsec / 1000000000;
+    due.tv_nsec %= 1000000000;
+}
+
 /* BASE-1 to BASE-COUNT. */
 static int place_many(struct order *o)
 {
@@ -175,6 +190,7 @@ static int place_many(struct order *o)
     for (int64_t i = 1; i <= count; i++) {
         char order[96];
         snprintf(order, sizeof order, "%s-%" PRId64, base, i);
+        pace(i);
         write_request(&place_order, order, o);
         if (print_only)
             print_written();
@@ -191,6 +207,8 @@ static int place(int argc, char **argv)
                       .currency = currency,
                       .lines = read_lines(),
                       .payment = {later ? LATER : NOW, later ? NULL : token}};
+    if (rate && !count)
+        ctl_die(CTL_USAGE, "--rate goes with --count");
     if (count)
         return place_many(&o);
     const char *order = id ? id : random_id();
@@ -252,6 +270,8 @@ static const struct ctl_option place_options[] = {
     {"token", "TOKEN", "means of payment; default tok_ok", .text = &token},
     {"later", NULL, "to be paid by order pay, before the deadline", .flag = &later},
     {"count", "N", "N such orders, ID-1 to ID-N", .number = &count, .min = 1, .max = 10000000},
+    {"rate", "N", "that many of them a second; default as fast as can be", .number = &rate,
+     .min = 1, .max = 1000000},
     WAIT,
     PRINT,
     {0},
@@ -268,7 +288,7 @@ const struct ctl_command ctl_requests[] = {
     {"order place", "", 0, 0, "places an order",
      "  sagactl order place --sku apple --quantity 2 --price 450 --wait 10\n"
      "  sagactl order place --id ord-1 --line apple:2:450 --line pear:1:300 --token tok_declined\n"
-     "  sagactl order place --count 1000 --wait 60\n"
+     "  sagactl order place --count 1000 --rate 200 --wait 60\n"
      "  sagactl order place --print | kafka-console-producer --topic order.requests\n",
      place_options, place},
     {"order cancel", "ID", 1, 1, "cancels an order",

@@ -48,7 +48,7 @@ static int watch(int argc, char **argv)
             else
                 ctl_entry_free(&window[n]);
         }
-        if (rc <= 0 || n == MOST) {
+        if (rc < 0 || n == MOST || (rc == 0 && !to_end)) {
             show(window, n);
             n = 0;
         }
