@@ -175,8 +175,10 @@ static void read_envelope(struct saga_json *j, const struct saga_event *const *k
     for (int i = -1; (i = next_attribute(j, i + 1)) >= 0;) {
         if (i == ATTRIBUTES)
             continue;
-        if (seen & 1u << i)
+        if (seen & 1u << i) {
             saga_json_refuse(j, "%s stands twice", attribute[i]);
+            return;
+        }
         seen |= 1u << i;
         if (i != DATA) {
             read_attribute(j, env, i);

@@ -268,6 +268,30 @@ START_TEST(outside_the_chain)
 }
 END_TEST
 
+/* A second member of any name makes the whole unreadable, in a good event too. */
+START_TEST(duplicate_attributes)
+{
+    struct saga_emission e = emission();
+    struct saga_message m;
+    char *text = write_text(&e);
+    json_auto_t *event = json_loads(text, 0, NULL);
+    const char *name;
+    json_t *value;
+    json_object_foreach(event, name, value)
+    {
+        struct saga_buf twice = {0};
+        char *part = json_dumps(value, JSON_ENCODE_ANY | JSON_COMPACT);
+        saga_buf_printf(&twice, "%.*s,\"%s\":%s}", (int)strlen(text) - 1, text, name, part);
+        ck_assert_int_eq(read_text(twice.at, &m), SAGA_POISON);
+        ck_assert_str_eq(reason, "unreadable");
+        ck_assert_ptr_nonnull(strstr(err.text, " stands twice"));
+        free(part);
+        saga_buf_free(&twice);
+    }
+    free(text);
+}
+END_TEST
+
 /* A good envelope with data that is not: it has its place in the chain, and says what is wrong; so
  * it does when data is looked at twice. */
 START_TEST(refused_data)
@@ -430,6 +454,7 @@ Suite *event_suite(void)
     tcase_add_test(tests, unknown_types);
     tcase_add_test(tests, every_truncation);
     tcase_add_test(tests, outside_the_chain);
+    tcase_add_test(tests, duplicate_attributes);
     tcase_add_test(tests, refused_data);
     tcase_add_test(tests, optional_attributes);
     tcase_add_test(tests, sizes);

@@ -330,7 +330,8 @@ static struct parts any_parts(int least)
     struct parts parts = {.n = least + (int)any((unsigned)(4 - least))};
     parts.at = parts.n ? saga_arena_zero(&arena, (size_t)parts.n * sizeof(*parts.at)) : NULL;
     for (int i = 0; i < parts.n; i++)
-        parts.at[i] = (struct part){any(2) ? "apple" : "pear:1", 1 + any(10)};
+        parts.at[i] =
+            (struct part){saga_arena_text(&arena, any(2) ? "apple" : "lemon", 5), 1 + any(10)};
     return parts;
 }
 
@@ -446,8 +447,10 @@ START_TEST(structs_are_read_back)
 
         struct saga_arena apart = {0};
         struct thing *copy = saga_fields_copy(things, sizeof(t), &t, &apart);
-        for (int i = 0; i < t.parts.n; i++)
+        for (int i = 0; i < t.parts.n; i++) {
+            memset((char *)t.parts.at[i].sku, 'X', 5);
             t.parts.at[i] = (struct part){0};
+        }
         memset((char *)t.text, 'X', strlen(t.text));
         t = (struct thing){0};
         char *again = write_thing(copy);
