@@ -87,7 +87,7 @@ static void readyz(struct saga_request *req)
         taken += !is(&lanes[i], "taking") && !is(&lanes[i], "lost");
         halted += is(&lanes[i], "stopped");
     }
-    bool settled = total > 0 && taken == n, ready = !waits && settled;
+    bool settled = n > 0 && taken == n, ready = !waits && settled;
     struct saga_buf out = {0};
     if (saga_query(req, "verbose")) {
         line(&out, !waits, waits ? waits : "database and Kafka answer");
@@ -99,7 +99,10 @@ static void readyz(struct saga_request *req)
     }
     saga_buf_printf(&out, "%s", ready ? "ready" : "not ready");
     if (!ready)
-        saga_buf_printf(&out, ": %s", waits ? waits : "lanes are being taken");
+        saga_buf_printf(&out, ": %s",
+                        waits ? waits
+                        : n   ? "lanes are being taken"
+                              : "no lane is assigned to this process");
     else if (halted)
         saga_buf_printf(&out, ", but %d of %d lanes are stopped: see /readyz?verbose", halted, n);
     saga_buf_str(&out, "\n");

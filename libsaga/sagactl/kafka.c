@@ -129,19 +129,31 @@ static rd_kafka_t *reader(void)
     return rk;
 }
 
-int32_t ctl_partitions_of(const char *topic)
+static int32_t partitions_of(const char *topic, bool led)
 {
     rd_kafka_topic_t *t = rd_kafka_topic_new(reader(), ctl_topic(topic), NULL);
     const struct rd_kafka_metadata *md;
     if (!t || rd_kafka_metadata(reader(), 0, t, &md, ANSWER_MS))
         away();
     int32_t n = 0;
-    for (int i = 0; i < md->topic_cnt; i++)
-        if (!md->topics[i].err)
-            n = md->topics[i].partition_cnt;
+    if (md->topic_cnt == 1 && !md->topics[0].err)
+        n = md->topics[0].partition_cnt;
+    for (int32_t i = 0; led && i < n; i++)
+        if (md->topics[0].partitions[i].leader < 0)
+            n = 0;
     rd_kafka_metadata_destroy(md);
     rd_kafka_topic_destroy(t);
     return n;
+}
+
+int32_t ctl_partitions_of(const char *topic)
+{
+    return partitions_of(topic, false);
+}
+
+bool ctl_is_led(const char *topic)
+{
+    return partitions_of(topic, true) > 0;
 }
 
 int32_t ctl_partitions(const char *topic)

@@ -18,6 +18,8 @@ const char *ctl_topic(const char *name); /* with prefix; valid until eight more 
 int32_t ctl_partitions_of(const char *topic);
 int32_t ctl_partitions(const char *topic); /* the same; a missing one ends the program */
 
+bool ctl_is_led(const char *topic); /* every partition has a leader: it can be used */
+
 /* ---- Sending requests ---- */
 /* Copies. Waits where the queue is full. */
 void ctl_send(const char *key, const char *value, size_t n);

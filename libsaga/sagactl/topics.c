@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "kafka.h"
 
@@ -146,6 +147,20 @@ static int compare(const char *topic, int32_t partitions)
     return bad ? CTL_NO : CTL_OK;
 }
 
+/* Brokers learn of a new topic a moment after it is made. Who starts right behind us must find it.
+ */
+static void await_leaders(void)
+{
+    int64_t until = ctl_now_ms() + WAIT_MS;
+    for (int i = 0; ctl_all_topics[i]; i++)
+        while (!ctl_is_led(ctl_all_topics[i])) {
+            if (ctl_now_ms() > until)
+                ctl_die(CTL_AWAY, "%s: has no leader after %d s", ctl_topic(ctl_all_topics[i]),
+                        WAIT_MS / 1000);
+            nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL);
+        }
+}
+
 /* Without --lanes and SAGA_LANES the topics that exist decide. */
 static int64_t lanes_wanted(void)
 {
@@ -177,6 +192,7 @@ static int apply(int argc, char **argv)
         int32_t n = ctl_partitions_of(ctl_all_topics[i]);
         status |= n ? compare(ctl_all_topics[i], n) : create(ctl_all_topics[i]);
     }
+    await_leaders();
     return status;
 }
 
