@@ -6,6 +6,8 @@
 
 /* clang-format off */
 #define SUITES(X) \
+    X(batch)      \
+    X(lane)       \
     X(request)    \
     X(event)      \
     X(field)      \
