@@ -71,28 +71,37 @@ static void *block(size_t head, const char *key, const struct saga_event *event,
     return p;
 }
 
-bool saga_calls_put(const struct saga_call *call)
+static bool put(const struct saga_call *call)
 {
-    struct queued *q = NULL;
+    struct saga_call copy = {.call = call->call};
+    struct queued *q, **bucket = bucket_of(call->key);
+
+    if (calls.n == SAGA_CALLS_MAX || waits(call->key))
+        return false;
+    q = block(sizeof *q, call->key, call->call, call->data, &copy.key, &copy.data);
+    q->call = copy;
+    q->same = *bucket;
+    *bucket = q;
+    if (calls.last)
+        calls.last->next = q;
+    else
+        calls.first = q;
+    calls.last = q;
+    calls.n++;
+    return true;
+}
+
+int saga_calls_put(const struct saga_call *batch, int n)
+{
+    int queued = 0;
 
     pthread_mutex_lock(&calls.lock);
-    if (calls.n < SAGA_CALLS_MAX && !waits(call->key)) {
-        struct queued **bucket = bucket_of(call->key);
-        struct saga_call copy = {.call = call->call};
-        q = block(sizeof *q, call->key, call->call, call->data, &copy.key, &copy.data);
-        q->call = copy;
-        q->same = *bucket;
-        *bucket = q;
-        if (calls.last)
-            calls.last->next = q;
-        else
-            calls.first = q;
-        calls.last = q;
-        calls.n++;
+    for (int i = 0; i < n; i++)
+        queued += put(&batch[i]);
+    if (queued)
         pthread_cond_signal(&calls.some);
-    }
     pthread_mutex_unlock(&calls.lock);
-    return q != NULL;
+    return queued;
 }
 
 static struct queued *pop(void)
@@ -126,6 +135,8 @@ static void *caller(void *unused)
             batch[n] = taken[n]->call;
             n++;
         }
+        if (calls.first)
+            pthread_cond_signal(&calls.some); /* more than one takes at once: another helps */
         pthread_mutex_unlock(&calls.lock);
         calls.service->call(batch, n);
         for (int i = 0; i < n; i++)

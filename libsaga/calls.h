@@ -19,8 +19,9 @@ struct saga_answered {
 
 /* Starts the threads. wake: an eventfd that is written when an answer has come. */
 void saga_calls_start(const struct saga_service *service, int callers, int wake);
-/* Queues a copy. -> false: full, or the key waits already: its due calls again. */
-bool saga_calls_put(const struct saga_call *call);
+/* Queues copies, together, so that a caller finds them together. -> how many; the others: the queue
+ * is full, or the key waits already. Their due calls again. */
+int saga_calls_put(const struct saga_call *batch, int n);
 struct saga_answered *
 saga_calls_take(void); /* all that have come, oldest first. Takes: free() each */
 int saga_calls_waiting(void);

@@ -267,15 +267,26 @@ static const char state[] =
     "       pg_table_size(case slot when 0 then 'outbox_0' else 'outbox_1' end::regclass)"
     "  from outbox_current";
 
-#define ROTATE(other, number)                                                                      \
+/* The other table holds what the lanes had written when it was left (marks), and the rows of
+ * batches that were open then: those stand at its end. */
+#define ROTATE(present, other, number)                                                             \
     "begin; set local lock_timeout = '200ms'; lock table " other " in access exclusive mode;"      \
     " do $$ begin"                                                                                 \
-    "   if exists (select from " other " o, unnest(o.lane, o.seq) u(lane, seq)"                    \
-    "                join lane l on l.lane = u.lane where u.seq > l.published)"                    \
+    "   if exists (select from lane l, outbox_current c where l.published < c.marks[l.lane + 1])"  \
+    "      or exists (select from outbox_current c, " other " o,"                                  \
+    "                             unnest(o.lane, o.seq) u(lane, seq)"                              \
+    "                   join lane l on l.lane = u.lane"                                            \
+    "                  where o.batch > c.batch - 100 and u.seq > l.published)"                     \
     "   then raise exception 'unpublished'; end if; end $$;"                                       \
-    " truncate " other "; update outbox_current set slot = " number                                \
-    ", since = clock_timestamp() where slot <> " number "; commit"
-static const char *const rotate[] = {ROTATE("outbox_1", "1"), ROTATE("outbox_0", "0")};
+    " truncate " other ";"                                                                         \
+    " update outbox_current set slot = " number ", since = clock_timestamp(),"                     \
+    "   marks = (select array_agg(coalesce(l.last_seq, 0) order by n)"                             \
+    "              from generate_series(0, (select max(lane) from lane)) n"                        \
+    "              left join lane l on l.lane = n),"                                               \
+    "   batch = (select coalesce(max(batch), 0) from " present ")"                                 \
+    " where slot <> " number "; commit"
+static const char *const rotate[] = {ROTATE("outbox_0", "outbox_1", "1"),
+                                     ROTATE("outbox_1", "outbox_0", "0")};
 
 int saga_outbox_rotate(struct saga_pg *pg, int64_t keep, int64_t bytes, struct saga_err *err)
 {

@@ -5,6 +5,8 @@
 
 #include "field.h"
 
+enum { ENOUGH = 2 * 1024 * 1024 /* bytes of a generation */ };
+
 struct entry {
     void *row; /* NULL: empty */
     uint32_t hash, epoch;
@@ -13,7 +15,7 @@ struct entry {
 struct generation {
     struct saga_arena arena;
     struct entry *entry; /* open addressing */
-    uint32_t n, mask;
+    uint32_t n, live, mask;
 };
 
 struct saga_recent {
@@ -114,15 +116,35 @@ void saga_recent_put(struct saga_recent *r, int32_t lane, const void *row)
     if (!g->entry || g->n * 2 > g->mask)
         grow(g);
     struct entry *e = find(g, copy->key, h);
-    g->n += e->row == NULL;
+    if (!e->row)
+        g->n++;
+    if (!e->row || e->epoch != r->epoch[lane])
+        g->live++;
     *e = (struct entry){copy, h, r->epoch[lane]};
+}
+
+/* The entry stays as a mark, of an epoch that no lane has: probing goes on past it. */
+void saga_recent_drop(struct saga_recent *r, int32_t lane, const char *key)
+{
+    uint32_t h = hash(key);
+    struct entry *young = find(&r->young, key, h), *old = find(&r->old, key, h);
+
+    if (young && young->row && young->epoch == r->epoch[lane]) {
+        young->epoch--;
+        r->young.live--;
+    }
+    if (old && old->row && old->epoch == r->epoch[lane]) {
+        old->epoch--;
+        r->old.live--;
+    }
 }
 
 void saga_recent_turn(struct saga_recent *r)
 {
+    size_t used = r->young.arena.used + (size_t)r->young.mask * sizeof *r->young.entry;
     struct generation old = r->old;
 
-    if (r->young.arena.used + (size_t)r->young.mask * sizeof *r->young.entry < r->half)
+    if (used < r->half && (used < ENOUGH || r->old.live > r->old.n / 8))
         return;
     saga_arena_free(&old.arena);
     free(old.entry);

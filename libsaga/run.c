@@ -454,7 +454,10 @@ static void remember_rows(struct saga_engine *e)
         const struct saga_row *row = slot->row, *was = slot->origin;
         if (!slot->changed)
             continue;
-        saga_recent_put(e->recent, slot->lane, row);
+        if (row->due) /* something is to come for it soon */
+            saga_recent_put(e->recent, slot->lane, row);
+        else
+            saga_recent_drop(e->recent, slot->lane, slot->key);
         if (row->state != was->state) {
             saga_count(e->metric.state[row->state], 1);
             if (row->created)
@@ -509,8 +512,7 @@ static void done(struct saga_engine *e, int to)
     remember_rows(e);
     move_lanes(e, true);
     publish(e);
-    for (int i = 0; i < b->call_n; i++)
-        saga_count(e->metric.calls, saga_calls_put(&b->call[i]));
+    saga_count(e->metric.calls, saga_calls_put(b->call, b->call_n));
     saga_engine_forget(e);
     e->now->from = to;
 }

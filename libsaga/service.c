@@ -73,6 +73,7 @@ static bool wait_for(struct saga_engine *e, const char *what, int64_t *said,
 static const char session[] =
     /* plans made while tables are empty stay wrong: only indexes, and no planning per batch */
     "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off;"
+    "set enable_bitmapscan = off;"
     "set jit = off; set plan_cache_mode = force_generic_plan";
 
 static int open_database(struct saga_engine *e, struct saga_err *err)

@@ -5,7 +5,7 @@
 --   state     HELD, FAILED, RELEASED (also of an order cancelled before it was known), SHIPPED
 --   lines     [{sku, quantity}] as held; null where nothing ever was
 create table reservation (
-    order_id text  primary key,
+    order_id text  collate "C" primary key,
     state    text  not null,
     lines    jsonb
 );

@@ -39,13 +39,24 @@ create table outbox_0 (
     value      bytea[] not null,
     headers    bytea[] not null
 );
+do $$
+declare c text; -- no compression: it costs more than it saves
+begin
+    foreach c in array array['lane', 'seq', 'topic', 'partition', 'key', 'value', 'headers'] loop
+        execute format('alter table outbox_0 alter column %I set storage external', c);
+    end loop;
+end $$;
 create table outbox_1 (like outbox_0 including all);
-alter table outbox_0 alter column value set storage external;
-alter table outbox_1 alter column value set storage external;
 
--- One row: the table in use, and since when.
-create table outbox_current (slot int not null, since timestamptz not null);
-insert into outbox_current values (0, now());
+-- One row: the table in use, and since when. marks: last_seq of each lane when the other table was
+-- left, and its newest batch: once all lanes have published that far, it can be emptied.
+create table outbox_current (
+    slot  int not null,
+    since timestamptz not null,
+    marks bigint[] not null,
+    batch bigint not null
+);
+insert into outbox_current values (0, now(), '{}', 0);
 
 -- Both tables, event by event, for people.
 create view outbox as

@@ -26,7 +26,7 @@ create table payment (
     created_at   timestamptz not null,
     amount       bigint,
     cancel       boolean     not null,
-    order_id     text        primary key,
+    order_id     text        collate "C" primary key,
     currency     text,
     token        text,
     payment_id   text,
