@@ -138,7 +138,7 @@ int saga_pg_connect(struct saga_pg *pg, struct saga_err *err)
         return 0;
     saga_pg_close(pg);
     snprintf(options, sizeof options,
-             "-c search_path=%s -c timezone=UTC -c client_min_messages=warning", pg->schema);
+             "-c search_path=%s -c timezone=UTC -c client_min_messages=error", pg->schema);
     pg->conn = PQconnectdbParams(keys, values, 1); /* an empty dbname: libpq's PG* alone */
     if (!pg->conn || PQstatus(pg->conn) != CONNECTION_OK)
         return lost(pg, err);
