@@ -50,6 +50,8 @@ static inline char *saga_buf_room(struct saga_buf *b,
 }
 static inline void saga_buf_add(struct saga_buf *b, const void *p, size_t n)
 {
+    if (n == 0) /* memcpy takes no NULL, and an empty buffer is one */
+        return;
     memcpy(saga_buf_room(b, n), p, n);
     b->n += n;
 }
