@@ -107,6 +107,18 @@ static const char *const attribute[ATTRIBUTES] = {
     "specversion", "id",         "source",      "type",        "subject",
     "time",        "previousid", "causationid", "traceparent", "data"};
 
+/* The same as we spell them before a text. */
+#define SPELLED(name)                                                                              \
+    {                                                                                              \
+        ",\"" name "\":\"", sizeof(name) + 4                                                       \
+    }
+static const struct {
+    const char *text;
+    size_t n;
+} spelled[DATA] = {SPELLED("specversion"), SPELLED("id"),          SPELLED("source"),
+                   SPELLED("type"),        SPELLED("subject"),     SPELLED("time"),
+                   SPELLED("previousid"),  SPELLED("causationid"), SPELLED("traceparent")};
+
 enum { CAUSE_MAX = 512 };
 
 struct envelope {
@@ -172,7 +184,10 @@ static void read_envelope(struct saga_json *j, const struct saga_event *const *k
 {
     unsigned seen = 0;
     saga_json_open(j, '{');
-    for (int i = -1; (i = next_attribute(j, i + 1)) >= 0;) {
+    for (int i = 0; i < DATA; i++) /* ours to the byte; what is not is found below */
+        if (saga_json_text_if(j, spelled[i].text, spelled[i].n, &env->text[i], &env->n[i]))
+            seen |= 1u << i;
+    for (int i = DATA - 1; (i = next_attribute(j, i + 1)) >= 0;) {
         if (i == ATTRIBUTES)
             continue;
         if (seen & 1u << i) {

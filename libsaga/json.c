@@ -339,6 +339,27 @@ bool saga_json_member_if(struct saga_json *j, const char *name)
     return past_colon(j, p + 1);
 }
 
+bool saga_json_text_if(struct saga_json *j, const char *spelled, size_t spelled_n, const char **s,
+                       size_t *n)
+{
+    const char *p = j->at, *end = j->end;
+    spelled += j->fresh;
+    spelled_n -= j->fresh;
+    if (j->bad || (size_t)(end - p) < spelled_n || memcmp(p, spelled, spelled_n) != 0)
+        return false;
+    p += spelled_n;
+    const char *close = json_past_plain(p, end);
+    if (close == end || *close != '"')
+        return false;
+    char *copy = in_copy(j, p);
+    *n = (size_t)(close - p);
+    copy[*n] = '\0';
+    *s = copy;
+    j->fresh = false;
+    j->at = close + 1;
+    return true;
+}
+
 bool saga_json_item(struct saga_json *j)
 {
     const char *p = next(j, ']');

@@ -80,6 +80,12 @@ void saga_json_rewind(struct saga_json *j, struct saga_json_mark mark);
  * without a look for duplicates; once makes that look, for names that are not expected. -> false:
  * it stands twice. */
 bool saga_json_member_if(struct saga_json *j, const char *name);
+/* member_if and text in one, for what we write ourselves: true if the next bytes are those of
+ * spelled
+ * (,"name":" of n bytes; no comma is asked for where none is due) and a text that needs no
+ * decoding. */
+bool saga_json_text_if(struct saga_json *j, const char *spelled, size_t spelled_n, const char **s,
+                       size_t *n);
 bool saga_json_name(struct saga_json *j, struct saga_span *name);
 bool saga_json_once(struct saga_json *j, struct saga_span name);
 

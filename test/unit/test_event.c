@@ -161,6 +161,35 @@ START_TEST(order_does_not_matter)
 }
 END_TEST
 
+/* However one member is spelled: the quick way for our own spelling and the other one agree. */
+START_TEST(spelled_otherwise)
+{
+    static const struct {
+        const char *ours, *other;
+    } rows[] = {{"\"type\":\"OrderCreated\"", "\"type\":\"Order\\u0043reated\""},
+                {"\"type\":", "\"typ\\u0065\":"},
+                {"\"subject\":", "\"subject\" :\t"},
+                {",\"time\":", " , \"time\":"},
+                {"{\"specversion\"", "\n{ \"specversion\""},
+                {"\"causationid\":\"order.", "\"causationid\":\"\\u006frder."},
+                {"\"order_id\":\"ord-1\"", "\"x\":{},\"order_id\":\"ord\\u002d1\""},
+                {",\"data\":", ",\"data\"\n:\n"}};
+    struct saga_emission e = emission();
+    char *text = write_text(&e);
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        struct saga_buf out = {0};
+        struct saga_message m;
+        const char *at = strstr(text, rows[i].ours);
+        saga_buf_printf(&out, "%.*s%s%s", (int)(at - text), text, rows[i].other,
+                        at + strlen(rows[i].ours));
+        ck_assert_msg(read_text(out.at, &m) == 0, "%s: %s", err.text, out.at);
+        check_message(&m);
+        saga_buf_free(&out);
+    }
+    free(text);
+}
+END_TEST
+
 /* Types that nobody here knows are read without their data. */
 START_TEST(unknown_types)
 {
@@ -501,6 +530,7 @@ Suite *event_suite(void)
     tcase_add_test(tests, layout);
     tcase_add_test(tests, events_are_read_back);
     tcase_add_test(tests, order_does_not_matter);
+    tcase_add_test(tests, spelled_otherwise);
     tcase_add_test(tests, unknown_types);
     tcase_add_test(tests, every_truncation);
     tcase_add_test(tests, changed_bytes);
