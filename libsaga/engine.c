@@ -322,40 +322,6 @@ int saga_engine_rollback(struct saga_engine *e, struct saga_err *err)
     return saga_engine_wait(e, err);
 }
 
-/* ---- Keys that are due ---- */
-
-static int ask_due(struct saga_engine *e, int64_t now, struct saga_err *err)
-{
-    struct saga_params *p = &e->params;
-    const struct saga_rows *rows;
-    int rc, n;
-
-    if (!e->service->due || e->due_n || now < e->due_at)
-        return 0;
-    saga_params_reset(p);
-    saga_param_array(p, SAGA_OID_INT4);
-    for (int32_t i = 0; i < e->lanes; i++)
-        if (e->lane[i].state == SAGA_LANE_RUNNING && !e->lane[i].paused)
-            saga_element_int4(p, i);
-    saga_param_array_end(p);
-    e->due_at = now + SECOND;
-    if (p->param[0].elements == 0)
-        return 0;
-    saga_param_time(p, now + e->clock);
-    if ((rc = saga_pg_send(e->pg, e->service->due, p, err)) < 0 ||
-        (rc = saga_pg_sync(e->pg, err)) < 0 || (rc = saga_engine_wait(e, err)) < 0)
-        return rc;
-    rows = saga_pg_result(e->pg, 0);
-    n = saga_rows_n(rows);
-    e->due = saga_realloc(e->due, (size_t)n * sizeof *e->due);
-    for (e->due_n = 0; e->due_n < n; e->due_n++)
-        e->due[e->due_n] = strdup(saga_rows_text(rows, e->due_n, 0));
-    saga_count(e->metric.due, n);
-    if (n == SAGA_DUE_MAX)
-        e->due_at = now;
-    return 0;
-}
-
 /* ---- The loop ---- */
 
 static void commit_offsets(struct saga_engine *e)
@@ -472,7 +438,7 @@ static int step(struct saga_engine *e, struct saga_err *err)
         return 0;
     if ((rc = saga_pg_connect(e->pg, err)) < 0 || (rc = renew(e, now, err)) < 0 ||
         (rc = saga_engine_take(e, err)) < 0 || (rc = once_a_second(e, now, err)) < 0 ||
-        (rc = ask_due(e, now, err)) < 0 || (rc = batch(e, err)) < 0)
+        (rc = saga_due_ask(e, err)) < 0 || (rc = batch(e, err)) < 0)
         return rc;
     if (e->failures) {
         e->failures = 0;

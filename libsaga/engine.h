@@ -122,6 +122,14 @@ void saga_engine_forget(
 /* run.c */
 int saga_engine_run(struct saga_engine *e, struct saga_err *err); /* now's records, due, answers */
 
+/* store.c */
+int saga_engine_store(struct saga_engine *e, int slot,
+                      struct saga_err *err); /* to COMMIT's answer */
+
+/* due.c */
+int saga_due_store(struct saga_engine *e, struct saga_err *err); /* the batch's new deadlines */
+int saga_due_ask(struct saga_engine *e, struct saga_err *err);   /* keys that are due, to e->due */
+
 /* take.c */
 int saga_engine_take(struct saga_engine *e, struct saga_err *err); /* lanes whose try_at has come */
 int saga_engine_republish(struct saga_engine *e, struct saga_lane *lane, struct saga_err *err);

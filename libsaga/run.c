@@ -18,7 +18,6 @@
 /* ---- SQL of lane and lane_input ---- */
 
 static const char sql_begin[] = "begin";
-static const char sql_commit[] = "commit";
 
 static const char sql_lanes[] =
     "select lane, term, last_seq from lane where lane = any($1) order by lane for no key update";
@@ -26,118 +25,6 @@ static const char sql_lanes[] =
 /* After the locks: no later owner has an earlier clock. */
 static const char sql_clock[] =
     "select slot, (extract(epoch from clock_timestamp()) * 1000000)::bigint from outbox_current";
-
-static const char sql_store_lanes[] =
-    "update lane l"
-    "   set last_seq = n.last_seq, last_id = n.last_id, published = n.published,"
-    "       published_offset = n.published_offset, published_id = n.published_id"
-    "  from unnest($1::int[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::text[])"
-    "       n(lane, last_seq, last_id, published, published_offset, published_id)"
-    " where l.lane = n.lane";
-
-static const char sql_store_inputs[] =
-    "update lane_input i"
-    "   set next_offset = n.next_offset, screened = n.screened, last_id = n.last_id"
-    "  from unnest($1::int[], $2::text[], $3::bigint[], $4::bigint[], $5::text[])"
-    "       n(lane, topic, next_offset, screened, last_id)"
-    " where i.lane = n.lane and i.topic = n.topic";
-
-static const char sql_store_forwards[] =
-    "insert into lane_input (lane, topic, next_offset, last_id)"
-    "     select lane, topic, 0, last_id from unnest($1::int[], $2::text[], $3::text[])"
-    "            n(lane, topic, last_id)"
-    "  on conflict (lane, topic) do update set last_id = excluded.last_id";
-
-static void put_id(struct saga_params *p, int32_t lane, struct saga_id id)
-{
-    char text[SAGA_ID_TEXT];
-
-    if (id.seq == 0)
-        saga_element_text(p, NULL, 0);
-    else
-        saga_element_text(p, text, saga_id_write(lane, id, text));
-}
-
-static void put_offset(struct saga_params *p, int64_t offset)
-{
-    if (offset < 0)
-        saga_element_text(p, NULL, 0);
-    else
-        saga_element_int(p, offset);
-}
-
-/* An array parameter over the lanes of the batch. */
-#define EACH_LANE(oid, put)                                                                        \
-    do {                                                                                           \
-        saga_param_array(p, oid);                                                                  \
-        for (int32_t i_ = 0; i_ < e->lanes; i_++) {                                                \
-            const struct saga_lane *l = &e->lane[i_];                                              \
-            if (l->in_batch)                                                                       \
-                put;                                                                               \
-        }                                                                                          \
-        saga_param_array_end(p);                                                                   \
-    } while (0)
-
-#define EACH_INPUT(oid, put)                                                                       \
-    EACH_LANE(                                                                                     \
-        oid, for (int t = 0; t < e->intake.topics; t++) if (l->moved[t]) {                         \
-            const struct saga_input *in = &l->work.input[t];                                       \
-            (void)in;                                                                              \
-            put;                                                                                   \
-        })
-
-#define EACH_FORWARD(oid, put)                                                                     \
-    EACH_LANE(                                                                                     \
-        oid, for (int32_t q = 0; l->work.forwarded && q < e->lanes;                                \
-                  q++) if (!saga_id_same(l->work.forwarded[q], l->reader.forwarded[q])) { put; })
-
-static int store_lanes(struct saga_engine *e, struct saga_err *err)
-{
-    struct saga_params *p = &e->params;
-    const struct saga_writer *w = e->batch.writer;
-
-    saga_params_reset(p);
-    EACH_LANE(SAGA_OID_INT4, saga_element_int4(p, l->lane));
-    EACH_LANE(SAGA_OID_INT8, saga_element_int(p, w[l->lane].last_seq));
-    EACH_LANE(SAGA_OID_TEXT, put_id(p, l->lane, w[l->lane].last));
-    EACH_LANE(SAGA_OID_INT8, saga_element_int(p, l->out.published));
-    EACH_LANE(SAGA_OID_INT8, put_offset(p, l->out.published_offset));
-    EACH_LANE(SAGA_OID_TEXT, put_id(p, l->lane, l->out.published_id));
-    return saga_pg_send(e->pg, sql_store_lanes, p, err);
-}
-
-static int store_inputs(struct saga_engine *e, struct saga_err *err)
-{
-    struct saga_params *p = &e->params;
-
-    saga_params_reset(p);
-    EACH_INPUT(SAGA_OID_INT4, saga_element_int4(p, l->lane));
-    if (p->param[0].elements == 0)
-        return 0;
-    EACH_INPUT(SAGA_OID_TEXT, saga_element_text(p, e->intake.topic[t], -1));
-    EACH_INPUT(SAGA_OID_INT8, saga_element_int(p, saga_input_position(in)));
-    EACH_INPUT(SAGA_OID_INT8, put_offset(p, in->screened));
-    EACH_INPUT(SAGA_OID_TEXT, put_id(p, l->lane, in->last));
-    return saga_pg_send(e->pg, sql_store_inputs, p, err);
-}
-
-static int store_forwards(struct saga_engine *e, struct saga_err *err)
-{
-    struct saga_params *p = &e->params;
-    char topic[300];
-
-    if (!e->service->requests)
-        return 0;
-    saga_params_reset(p);
-    EACH_FORWARD(SAGA_OID_INT4, saga_element_int4(p, l->lane));
-    if (p->param[0].elements == 0)
-        return 0;
-    EACH_FORWARD(SAGA_OID_TEXT,
-                 saga_element_text(
-                     p, topic, snprintf(topic, sizeof topic, "%s/%d", e->service->requests, q)));
-    EACH_FORWARD(SAGA_OID_TEXT, put_id(p, q, l->work.forwarded[q]));
-    return saga_pg_send(e->pg, sql_store_forwards, p, err);
-}
 
 /* ---- Screen ---- */
 
@@ -233,6 +120,15 @@ static void screen(struct saga_engine *e, int to)
 
 /* ---- Load ---- */
 
+static void put_lanes(struct saga_engine *e, struct saga_params *p)
+{
+    saga_param_array(p, SAGA_OID_INT4);
+    for (int32_t i = 0; i < e->lanes; i++)
+        if (e->lane[i].in_batch)
+            saga_element_int4(p, i);
+    saga_param_array_end(p);
+}
+
 static int send_keys(struct saga_engine *e, const char *sql, const struct saga_slots *rows,
                      bool shared, struct saga_err *err)
 {
@@ -321,7 +217,7 @@ static int load(struct saga_engine *e, struct saga_err *err)
     saga_batch_name(b);
 
     saga_params_reset(p);
-    EACH_LANE(SAGA_OID_INT4, saga_element_int4(p, l->lane));
+    put_lanes(e, p);
     if ((rc = saga_pg_send(e->pg, sql_begin, NULL, err)) < 0 ||
         (rc = saga_pg_send(e->pg, sql_lanes, p, err)) < 0 ||
         (rc = saga_pg_send(e->pg, sql_clock, NULL, err)) < 0 ||
@@ -343,79 +239,6 @@ static int load(struct saga_engine *e, struct saga_err *err)
     if (shared >= 0 && (rc = fill(e, &b->shared, shared, err)) < 0)
         return rc;
     return 0;
-}
-
-/* ---- Store ---- */
-
-enum which { NEW, KNOWN };
-
-static bool is_meant(const struct saga_slot *slot, enum which which)
-{
-    return slot->changed && ((const struct saga_row *)slot->row)->stored == (which == KNOWN);
-}
-
-static int store_rows(struct saga_engine *e, const struct saga_slots *rows, enum which which,
-                      struct saga_err *err)
-{
-    struct saga_params *p = &e->params;
-    const struct saga_table *table = rows->table;
-    const char *sql = which == NEW ? table->insert : table->update;
-    int n = 0;
-
-    for (int i = 0; i < rows->n; i++)
-        n += is_meant(rows->list[i], which);
-    if (n == 0)
-        return 0;
-    assert(sql && "rows of this table are never made by rules");
-    saga_params_reset(p);
-    for (const struct saga_field *c = table->columns; c->name; c++) {
-        if (which == KNOWN && c->fixed && c != table->columns)
-            continue;
-        saga_param_array(p, saga_column_oid(c));
-        for (int i = 0; i < rows->n; i++)
-            if (is_meant(rows->list[i], which))
-                saga_element_column(p, c, rows->list[i]->row);
-        saga_param_array_end(p);
-    }
-    return saga_pg_send(e->pg, sql, p, err);
-}
-
-static int store_log(struct saga_engine *e, struct saga_err *err)
-{
-    struct saga_params *p = &e->params;
-    const struct saga_batch *b = &e->batch;
-
-    if (b->log_n == 0)
-        return 0;
-    saga_params_reset(p);
-    for (const struct saga_field *c = e->service->log->columns; c->name; c++) {
-        saga_param_array(p, saga_column_oid(c));
-        for (int i = 0; i < b->log_n; i++)
-            saga_element_column(p, c, b->log[i]);
-        saga_param_array_end(p);
-    }
-    return saga_pg_send(e->pg, e->service->log->insert, p, err);
-}
-
-/* *service: how many of the pipeline's statements are the service's: a content error of one of
- * those is the batch's (4.7), of a later one it is our bug. */
-static int store(struct saga_engine *e, int slot, struct saga_err *err)
-{
-    const struct saga_batch *b = &e->batch;
-    int rc;
-
-    if ((rc = store_rows(e, &b->orders, NEW, err)) < 0 ||
-        (rc = store_rows(e, &b->orders, KNOWN, err)) < 0 ||
-        (b->shared.table && ((rc = store_rows(e, &b->shared, NEW, err)) < 0 ||
-                             (rc = store_rows(e, &b->shared, KNOWN, err)) < 0)) ||
-        (rc = store_log(e, err)) < 0 ||
-        (b->out_n && (rc = saga_outbox_store(e->pg, b, slot, &e->params, err)) < 0) ||
-        (rc = store_lanes(e, err)) < 0 || (rc = store_inputs(e, err)) < 0 ||
-        (rc = store_forwards(e, err)) < 0 ||
-        (rc = saga_pg_send(e->pg, sql_commit, NULL, err)) < 0 ||
-        (rc = saga_pg_sync(e->pg, err)) < 0)
-        return rc;
-    return saga_engine_wait(e, err);
 }
 
 /* ---- After COMMIT ---- */
@@ -535,7 +358,7 @@ static int transaction(struct saga_engine *e, int to, struct saga_err *err)
         saga_engine_stop_lane(e, &e->lane[b->impossible->lane], err->text);
         return SAGA_FENCED; /* the others run again without it */
     }
-    if ((rc = store(e, slot, err)) < 0)
+    if ((rc = saga_engine_store(e, slot, err)) < 0)
         return rc;
     done(e, to);
     saga_observe(e->metric.batch_size, b->n);

@@ -68,11 +68,10 @@ const struct saga_table order_table = {
 
 /* Lane by lane in the order of the index: a plain index scan, which leaves a mark at the entries of
  * orders that are paid by now, so that they are passed over until vacuum comes. A bitmap would not. */
+/* Table due says where to look, the order's row decides. */
 const char order_due[] =
-    "select d.order_id"
-    "  from unnest($1::int[]) l(lane)"
-    " cross join lateral"
-    "       (select order_id from orders o where o.lane = l.lane and o.due <= $2"
-    "         order by o.due limit 500) d"
+    "select o.order_id"
+    "  from due d cross join unnest(d.keys) k(key) join orders o on o.order_id = k.key"
+    " where d.lane = any($1::int[]) and d.at <= $2 and o.due <= $2"
     " limit 500";
 /* clang-format on */

@@ -71,9 +71,10 @@ const struct saga_table payment_table = {
     " where p.order_id = n.order_id",
 };
 
+/* Table due says where to look, the payment's row decides. */
 const char payment_due[] =
-    "select order_id"
-    "  from payment"
-    " where lane = any($1::int[]) and due <= $2"
+    "select p.order_id"
+    "  from due d cross join unnest(d.keys) k(key) join payment p on p.order_id = k.key"
+    " where d.lane = any($1::int[]) and d.at <= $2 and p.due <= $2"
     " limit 500";
 /* clang-format on */

@@ -98,6 +98,7 @@ min_wal_size = 512MB
 max_wal_size = 4GB
 checkpoint_timeout = 15min
 jit = off
+bgwriter_lru_maxpages = 0
 log_line_prefix = '%m [%p] %a '
 log_checkpoints = off
 END
@@ -156,7 +157,9 @@ postgres_start() {
 
 postgres_up() { # DATA: starts it if it does not run
     if ! pid_of postgres >/dev/null; then
-        launch postgres "${as_server[@]}" "$(postgres_bin)/postgres" -D "$1" -p "$PGPORT"
+        # Batches are megabytes: memory that malloc keeps need not be faulted in again for each.
+        MALLOC_MMAP_THRESHOLD_=67108864 MALLOC_TRIM_THRESHOLD_=268435456 \
+            launch postgres "${as_server[@]}" "$(postgres_bin)/postgres" -D "$1" -p "$PGPORT"
     fi
     postgres_answers
 }

@@ -91,8 +91,10 @@ static void read_request(const struct saga_record *r, json_t *o)
         m.event && m.data) {
         put_request(&m, o);
         const struct saga_header *from = header(r, "forwarded-from");
-        if (from) /* another lane has passed it on (DESIGN.md 4.5) */
+        if (from) { /* order-svc has passed it on to its lane (DESIGN.md 4.5) */
             set(o, "cause", text_json(from->value, from->n));
+            set(o, "forwarded", json_true());
+        }
     } else {
         set(o, "reason", json_string(reason ? reason : "invalid"));
         set(o, "detail", text_json(err.text, strlen(err.text)));
@@ -147,7 +149,7 @@ void ctl_entry_read(const struct saga_record *r, struct ctl_entry *e)
     else
         read_event(r, o);
     put_time(o, r->time_ms);
-    set(o, "service", json_string(service));
+    set(o, "service", json_string(json_object_get(o, "forwarded") ? "order-svc" : service));
     set(o, "topic", json_string(r->topic));
     set(o, "partition", json_integer(r->partition));
     set(o, "offset", json_integer(r->offset));
@@ -281,6 +283,8 @@ static void print_what(const struct ctl_entry *e)
 {
     bool foreign = strcmp(e->service, "dead letter") == 0 || strcmp(e->type, "(unreadable)") == 0;
     print_data(foreign ? e->json : json_object_get(e->json, "data"));
+    if (json_object_get(e->json, "forwarded"))
+        printf("  (forwarded to its lane)");
     if (e->copies > 1)
         printf("  (written %d times)", e->copies);
 }

@@ -74,6 +74,15 @@ create table identity (
     history          uuid not null default gen_random_uuid()
 );
 
+-- Where to look for orders whose deadline has come: one row per lane and deadline of a batch. The
+-- order's own row decides; rows go when nothing is found for them any more.
+create table due (
+    lane int not null,
+    at   timestamptz not null,
+    keys text[] not null
+);
+create index due_at on due (lane, at);
+
 -- Inputs of orders that could not be applied, in order (DESIGN.md 4.7).
 create table parked (
     lane      int not null,

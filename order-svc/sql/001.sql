@@ -33,6 +33,4 @@ create table orders (
     reason        text,
     tracking      text,
     history       jsonb       not null
-) with (fillfactor = 50);
-
-create index orders_due on orders (lane, due) where due is not null;
+) with (fillfactor = 40);

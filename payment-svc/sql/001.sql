@@ -37,9 +37,7 @@ create table payment (
     provider_ref text,
     reason       text,
     attempts     jsonb
-) with (fillfactor = 50);
-
-create index payment_due on payment (lane, due) where due is not null;
+) with (fillfactor = 40);
 
 -- ledger: the books of the simulated provider (provider_simulated.c), which stand for another company's
 -- database: nothing else of the service reads or writes them.

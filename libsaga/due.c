@@ -1,0 +1,97 @@
+/* Deadlines (DESIGN.md 4.6). A row's due is kept in the row, without an index: an index on what
+ * every order changes twice would keep PostgreSQL from updating rows in place (HOT). Table due
+ * finds them: a row for each lane and deadline of a batch, with the orders' keys. It is written
+ * with the batch, only ever grows, and says where to look; the order's row decides. */
+#include <stdlib.h>
+
+#include "engine.h"
+
+enum { SECOND = 1000000 };
+
+static const char sql_store[] =
+    "insert into due (lane, at, keys)"
+    "     select lane, at, array_agg(key)"
+    "       from unnest($1::int[], $2::timestamptz[], $3::text[]) n(lane, at, key)"
+    "      group by lane, at";
+
+/* After an ask that found nothing: what these rows announced has been dealt with. */
+static const char sql_forget[] = "delete from due where lane = any($1::int[]) and at <= $2";
+
+static bool is_new(const struct saga_slot *slot)
+{
+    return slot->changed && ((const struct saga_row *)slot->row)->due &&
+           ((const struct saga_row *)slot->row)->due !=
+               ((const struct saga_row *)slot->origin)->due;
+}
+
+int saga_due_store(struct saga_engine *e, struct saga_err *err)
+{
+    static const struct saga_field at = {"due", offsetof(struct saga_row, due), SAGA_TIME};
+    const struct saga_slots *rows = &e->batch.orders;
+    struct saga_params *p = &e->params;
+
+    saga_params_reset(p);
+    saga_param_array(p, SAGA_OID_INT4);
+    for (int i = 0; i < rows->n; i++)
+        if (is_new(rows->list[i]))
+            saga_element_int4(p, rows->list[i]->lane);
+    saga_param_array_end(p);
+    if (p->param[0].elements == 0)
+        return 0;
+    saga_param_array(p, SAGA_OID_TIMESTAMPTZ);
+    for (int i = 0; i < rows->n; i++)
+        if (is_new(rows->list[i]))
+            saga_element_column(p, &at, rows->list[i]->row);
+    saga_param_array_end(p);
+    saga_param_array(p, SAGA_OID_TEXT);
+    for (int i = 0; i < rows->n; i++)
+        if (is_new(rows->list[i]))
+            saga_element_text(p, rows->list[i]->key, -1);
+    saga_param_array_end(p);
+    return saga_pg_send(e->pg, sql_store, p, err);
+}
+
+/* One statement about the lanes that may have inputs now. -> 1, 0: there is no such lane, or an
+ * error */
+static int about_lanes(struct saga_engine *e, const char *sql, int64_t until, struct saga_err *err)
+{
+    struct saga_params *p = &e->params;
+    int rc;
+
+    saga_params_reset(p);
+    saga_param_array(p, SAGA_OID_INT4);
+    for (int32_t i = 0; i < e->lanes; i++)
+        if (e->lane[i].state == SAGA_LANE_RUNNING && !e->lane[i].paused)
+            saga_element_int4(p, i);
+    saga_param_array_end(p);
+    if (p->param[0].elements == 0)
+        return 0;
+    saga_param_time(p, until);
+    if ((rc = saga_pg_send(e->pg, sql, p, err)) < 0 || (rc = saga_pg_sync(e->pg, err)) < 0 ||
+        (rc = saga_engine_wait(e, err)) < 0)
+        return rc;
+    return 1;
+}
+
+int saga_due_ask(struct saga_engine *e, struct saga_err *err)
+{
+    int64_t now = saga_now(), until = now + e->clock;
+    const struct saga_rows *rows;
+    int rc, n;
+
+    if (!e->service->due || e->due_n || now < e->due_at)
+        return 0;
+    e->due_at = now + SECOND;
+    if ((rc = about_lanes(e, e->service->due, until, err)) <= 0)
+        return rc;
+    rows = saga_pg_result(e->pg, 0);
+    n = saga_rows_n(rows);
+    e->due = saga_realloc(e->due, (size_t)n * sizeof *e->due);
+    for (e->due_n = 0; e->due_n < n; e->due_n++)
+        e->due[e->due_n] = strdup(saga_rows_text(rows, e->due_n, 0));
+    saga_count(e->metric.due, n);
+    if (n == 0)
+        return about_lanes(e, sql_forget, until, err);
+    e->due_at = now; /* again after these, until nothing is found */
+    return 0;
+}
