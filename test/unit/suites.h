@@ -6,6 +6,8 @@
 
 /* clang-format off */
 #define SUITES(X) \
+    X(column)     \
+    X(write)      \
     X(batch)      \
     X(lane)       \
     X(request)    \

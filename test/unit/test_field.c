@@ -1,76 +1,14 @@
 /* Fields tables at work: JSON in any order of members, limits at n and n + 1, errors by path;
  * copies and comparison; PostgreSQL's binary columns. On a table that has every type. */
 #include <check.h>
-#include <inttypes.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "events.h"
 #include "field.h"
 #include "suites.h"
-
-struct part {
-    const char *sku;
-    int64_t n;
-};
-struct parts {
-    int n;
-    struct part *at;
-};
-struct inner {
-    int kind;
-    const char *note;
-};
-struct thing {
-    const char *id, *text, *code;
-    int64_t count, at;
-    bool flag;
-    int colour;
-    struct inner inner;
-    struct parts parts;
-    const char *maybe;
-    int64_t maybe_count, maybe_at;
-    bool maybe_flag;
-    int maybe_kind;
-    struct inner maybe_inner;
-    struct parts maybe_parts;
-};
-
-static const char *const colours[] = {"red", "green", NULL};
-static const char *const kinds[] = {"", "big", "small", NULL};
-
-#define F(member) SAGA_AT(struct T, member)
-#define T         part
-static const struct saga_field part_fields[] = {{F(sku), SAGA_ID}, {F(n), SAGA_INT, 1, 10}, {0}};
-#undef T
-#define T inner
-static const struct saga_field inner_fields[] = {
-    {F(kind), SAGA_NAME, .names = kinds, .optional = true},
-    {F(note), SAGA_TEXT, 0, 5, .optional = true},
-    {0}};
-#undef T
-#define T thing
-static const struct saga_field things[] = {
-    {F(id), SAGA_ID},
-    {F(text), SAGA_TEXT, 2, 4},
-    {F(code), SAGA_CODE, 2, 3},
-    {F(count), SAGA_INT, -5, 5},
-    {F(at), SAGA_TIME},
-    {F(flag), SAGA_BOOL},
-    {F(colour), SAGA_NAME, .names = colours},
-    {F(inner), SAGA_OBJECT, .of = inner_fields},
-    {F(parts), SAGA_LIST, 1, 3, part_fields, sizeof(struct part)},
-    {F(maybe), SAGA_TEXT, 0, 4, .optional = true},
-    {F(maybe_count), SAGA_INT, INT64_MIN, INT64_MAX, .optional = true},
-    {F(maybe_at), SAGA_TIME, .optional = true},
-    {F(maybe_flag), SAGA_BOOL, .optional = true},
-    {F(maybe_kind), SAGA_NAME, .names = kinds, .optional = true},
-    {F(maybe_inner), SAGA_OBJECT, .of = inner_fields, .optional = true},
-    {F(maybe_parts), SAGA_LIST, 0, 3, part_fields, sizeof(struct part), .optional = true},
-    {0}};
-#undef T
+#include "thing.h"
 
 static struct saga_arena arena;
 static struct saga_err err;
@@ -306,66 +244,6 @@ END_TEST
 
 /* ---- Generated structs ---- */
 
-static uint64_t seed;
-
-static unsigned any(unsigned n)
-{
-    seed = seed * UINT64_C(6364136223846793005) + 1442695040888963407;
-    return (unsigned)(seed >> 33) % n;
-}
-
-static const char *any_text(int least, int most)
-{
-    static const char *const letters[] = {"a", "\"", "\\", "é", "😀", "\n", "\x01", " "};
-    struct saga_buf text = {0};
-    for (int n = least + (int)any((unsigned)(most - least + 1)); n--;)
-        saga_buf_str(&text, letters[any(8)]);
-    const char *s = saga_arena_text(&arena, text.at ? text.at : "", text.n);
-    saga_buf_free(&text);
-    return s;
-}
-
-static struct parts any_parts(int least)
-{
-    struct parts parts = {.n = least + (int)any((unsigned)(4 - least))};
-    parts.at = parts.n ? saga_arena_zero(&arena, (size_t)parts.n * sizeof(*parts.at)) : NULL;
-    for (int i = 0; i < parts.n; i++)
-        parts.at[i] =
-            (struct part){saga_arena_text(&arena, any(2) ? "apple" : "lemon", 5), 1 + any(10)};
-    return parts;
-}
-
-static struct inner any_inner(void)
-{
-    return (struct inner){(int)any(3), any(2) ? any_text(0, 5) : NULL};
-}
-
-static struct thing any_thing(void)
-{
-    struct thing t = {.id = any(2) ? "ord-1" : "A:9._",
-                      .text = any_text(2, 4),
-                      .code = any(2) ? "EUR" : "XY",
-                      .count = (int64_t)any(11) - 5,
-                      .at = (int64_t)any(INT32_MAX) * 1000003 - 5,
-                      .flag = any(2),
-                      .colour = (int)any(2),
-                      .inner = any_inner(),
-                      .parts = any_parts(1)};
-    if (any(2))
-        t.maybe = any_text(0, 4);
-    if (any(2))
-        t.maybe_count = any(2) ? INT64_MIN : INT64_MAX;
-    if (any(2))
-        t.maybe_at = -(int64_t)any(INT32_MAX) * 1000 - 1;
-    if (any(2))
-        t.maybe_inner = any_inner();
-    if (any(2))
-        t.maybe_parts = any_parts(0);
-    t.maybe_flag = any(2);
-    t.maybe_kind = (int)any(3);
-    return t;
-}
-
 static char *write_thing(const struct thing *t)
 {
     struct saga_buf out = {0};
@@ -385,7 +263,7 @@ static void shuffled(const json_t *value, struct saga_buf *out)
         json_object_foreach((json_t *)value, key, part) if (part) name[n++] = key;
         saga_buf_str(out, "{ ");
         for (const char *comma = ""; n; comma = " ,") {
-            unsigned i = any(n);
+            unsigned i = thing_number(n);
             saga_buf_printf(out, "%s\"%s\" :", comma, name[i]);
             shuffled(json_object_get(value, name[i]), out);
             name[i] = name[--n];
@@ -402,7 +280,7 @@ static void shuffled(const json_t *value, struct saga_buf *out)
         }
         saga_buf_str(out, "]");
     } else {
-        char *text = json_dumps(value, JSON_ENCODE_ANY | (any(2) ? JSON_ENSURE_ASCII : 0));
+        char *text = json_dumps(value, JSON_ENCODE_ANY | (thing_number(2) ? JSON_ENSURE_ASCII : 0));
         saga_buf_str(out, text);
         free(text);
     }
@@ -419,17 +297,17 @@ static void same_text(const json_t *object, const char *name, const char *s)
  */
 START_TEST(structs_are_read_back)
 {
-    seed = 7;
+    thing_seed = 7;
     for (int round = 0; round < 3000; round++) {
-        struct thing t = any_thing(), back;
+        struct thing t = thing_any(&arena), back;
         char *text = write_thing(&t);
         json_t *theirs = json_loads(text, JSON_REJECT_DUPLICATES, NULL);
         ck_assert_msg(theirs, "%s", text);
         same_text(theirs, "id", t.id);
         same_text(theirs, "text", t.text);
-        same_text(theirs, "colour", colours[t.colour]);
+        same_text(theirs, "colour", thing_colours[t.colour]);
         same_text(theirs, "maybe", t.maybe);
-        same_text(theirs, "maybe_kind", t.maybe_kind ? kinds[t.maybe_kind] : NULL);
+        same_text(theirs, "maybe_kind", t.maybe_kind ? thing_kinds[t.maybe_kind] : NULL);
         same_text(json_object_get(theirs, "inner"), "note", t.inner.note);
         ck_assert_int_eq(json_integer_value(json_object_get(theirs, "count")), t.count);
         ck_assert_int_eq(json_integer_value(json_object_get(theirs, "maybe_count")), t.maybe_count);
@@ -495,123 +373,6 @@ START_TEST(every_field_counts)
 }
 END_TEST
 
-/* ---- Columns ---- */
-
-/* Every column is read back from what was written, null where it is optional and empty. */
-START_TEST(columns_are_read_back)
-{
-    struct saga_buf out = {0};
-    seed = 11;
-    for (int round = 0; round < 2000; round++) {
-        struct thing t = any_thing(), back;
-        memset(&back, 0x55, sizeof(back)); /* a null must overwrite, too */
-        for (const struct saga_field *f = things; f->name; f++) {
-            out.n = 0;
-            saga_column_write(f, &t, &out);
-            int32_t n =
-                (int32_t)((uint32_t)(unsigned char)out.at[0] << 24 |
-                          (uint32_t)(unsigned char)out.at[1] << 16 |
-                          (uint32_t)(unsigned char)out.at[2] << 8 | (unsigned char)out.at[3]);
-            ck_assert_int_eq(out.n, 4 + (n < 0 ? 0 : n));
-            char *exact = malloc(n > 0 ? (size_t)n : 1);
-            memcpy(exact, out.at + 4, n > 0 ? (size_t)n : 0);
-            err.code = 0;
-            ck_assert_msg(saga_column_read(f, exact, n, &back, &arena, &err) == 0, "%s: %s",
-                          f->name, err.text);
-            free(exact);
-        }
-        ck_assert(saga_fields_equal(things, &t, &back));
-        clean();
-    }
-    saga_buf_free(&out);
-}
-END_TEST
-
-static const struct saga_field *field(const char *name)
-{
-    const struct saga_field *f = things;
-    while (strcmp(f->name, name) != 0)
-        f++;
-    return f;
-}
-
-/* The bytes are those of PostgreSQL's send and receive functions. */
-START_TEST(columns_are_postgresqls)
-{
-    struct part one = {"a", 1};
-    struct thing t = {.id = "ab",
-                      .count = -2,
-                      .at = INT64_C(946684800000001),
-                      .flag = true,
-                      .colour = 1,
-                      .parts = {1, &one}};
-    static const struct {
-        const char *name;
-        uint32_t oid, array;
-        size_t n;
-        const char *bytes;
-    } rows[] = {{"id", 25, 1009, 6, "\0\0\0\2ab"},
-                {"count", 20, 1016, 12, "\0\0\0\10\377\377\377\377\377\377\377\376"},
-                {"at", 1184, 1185, 12, "\0\0\0\10\0\0\0\0\0\0\0\1"},
-                {"flag", 16, 1000, 5, "\0\0\0\1\1"},
-                {"colour", 25, 1009, 9, "\0\0\0\5green"},
-                {"parts", 3802, 3807, 24, "\0\0\0\24\1[{\"sku\":\"a\",\"n\":1}]"},
-                {"inner", 3802, 3807, 7, "\0\0\0\3\1{}"},
-                {"maybe", 25, 1009, 4, "\377\377\377\377"},
-                {"maybe_at", 1184, 1185, 4, "\377\377\377\377"},
-                {"maybe_kind", 25, 1009, 4, "\377\377\377\377"},
-                {"maybe_inner", 3802, 3807, 4, "\377\377\377\377"},
-                {"maybe_parts", 3802, 3807, 4, "\377\377\377\377"}};
-    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
-        struct saga_buf out = {0};
-        const struct saga_field *f = field(rows[i].name);
-        saga_column_write(f, &t, &out);
-        ck_assert_msg(out.n == rows[i].n && memcmp(out.at, rows[i].bytes, out.n) == 0, "%s",
-                      rows[i].name);
-        ck_assert_uint_eq(saga_column_oid(f), rows[i].oid);
-        ck_assert_uint_eq(saga_column_array_oid(f), rows[i].array);
-        saga_buf_free(&out);
-    }
-}
-END_TEST
-
-/* Smaller integers are read as they are; what this program cannot have written is refused. */
-START_TEST(columns_of_others)
-{
-    struct thing t;
-    static const struct {
-        const char *name, *bytes;
-        int n;
-        const char *why; /* NULL: read */
-    } rows[] = {
-        {"count", "\377\376", 2, NULL},
-        {"count", "\377\377\377\376", 4, NULL},
-        {"count", "\0\0\0\6", 4, "column count: 6 is above 5"},
-        {"count", "\0", 1, "column count: not an integer of 2, 4 or 8 bytes"},
-        {"at", "\177\377\377\377\377\377\377\377", 8, "column at: not a time"},
-        {"at", "\200\0\0\0\0\0\0\0", 8, "column at: not a time"},
-        {"at", "\0\0\0\0", 4, "column at: not a time"},
-        {"flag", "", 0, "column flag: not a boolean"},
-        {"colour", "blue", 4, "column colour: \"blue\" is not one of red green"},
-        {"code", "x", 1, "column code: \"x\" is not 2 to 3 capital letters"},
-        {"parts", "\2[]", 3, "column parts: not jsonb of version 1"},
-        {"parts", "", 0, "column parts: not jsonb of version 1"},
-        {"parts", "\1[]", 3, "parts: 0 items are less than 1"},
-        {"parts", "\1[{\"n\":1}]", 10, "parts[0].sku: it is missing"},
-        {"inner", "\1{}x", 4, "byte 2: something follows the value"},
-    };
-    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
-        err.code = 0;
-        int rc = saga_column_read(field(rows[i].name), rows[i].bytes, rows[i].n, &t, &arena, &err);
-        ck_assert_int_eq(rc, rows[i].why ? SAGA_POISON : 0);
-        if (rows[i].why)
-            ck_assert_str_eq(err.text, rows[i].why);
-        else
-            ck_assert_int_eq(t.count, -2);
-    }
-}
-END_TEST
-
 Suite *field_suite(void)
 {
     Suite *suite = suite_create("field");
@@ -625,9 +386,6 @@ Suite *field_suite(void)
     tcase_add_test(tests, the_key);
     tcase_add_test(tests, structs_are_read_back);
     tcase_add_test(tests, every_field_counts);
-    tcase_add_test(tests, columns_are_read_back);
-    tcase_add_test(tests, columns_are_postgresqls);
-    tcase_add_test(tests, columns_of_others);
     suite_add_tcase(suite, tests);
     return suite;
 }
