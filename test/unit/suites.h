@@ -19,6 +19,7 @@
     X(payment)    \
     X(schemas)    \
     X(conf)       \
+    X(http)       \
     X(metrics)    \
     X(log)
 /* clang-format on */
