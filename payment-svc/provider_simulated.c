@@ -292,6 +292,7 @@ static void call(const struct saga_call *calls, int n)
     struct saga_pg *pg = connection();
     struct saga_err err = {0};
     struct timespec start;
+    int rc;
 
     clock_gettime(CLOCK_MONOTONIC, &start);
     for (int i = 0; i < n; i++) {
@@ -300,7 +301,11 @@ static void call(const struct saga_call *calls, int n)
         snprintf(items[i].key, sizeof items[i].key, "%s:%s", calls[i].call->type, calls[i].key);
     }
     qsort(items, (size_t)n, sizeof *items, by_key);
-    if (book(pg, items, n, &err) < 0 || find(pg, items, n, &err) < 0)
+    if ((rc = book(pg, items, n, &err)) < 0) {
+        err.code = 0; /* the connection had died since its last use: another, with the same keys */
+        rc = book(pg, items, n, &err);
+    }
+    if (rc < 0 || find(pg, items, n, &err) < 0)
         saga_log_text(SAGA_WARN, "the simulated provider's books", err.text);
     for (int i = 0; i < n; i++) /* only a first answer to a charge is slow */
         if (items[i].is != BOOKED || items[i].call->call != &charge)
