@@ -43,7 +43,7 @@ MAKEFLAGS += --no-builtin-rules -j$(shell nproc)
 .PHONY: all demo check up down status kill start bench sim format lint clean
 
 all: $(BINS) $(SUITES) $(BENCHES)
-up demo: all
+up demo: $(BINS)
 	@deploy/local/$@
 down status:
 	@deploy/local/$@
@@ -51,7 +51,7 @@ kill start: # S=payment, or order, inventory, kafka, postgres, redis
 	@deploy/local/$@ $(S)
 check: all lint
 	@test/check
-bench: all
+bench: $(BINS) $(BENCHES)
 	@test/bench/run
 sim: $(filter %/sim,$(SUITES))
 	@$(B)/test/sim
