@@ -7,6 +7,8 @@
  *     load pace RATE LEAD SECONDS TAG  sends on schedule; prints "begin" after LEAD seconds, "end"
  *                                      after SECONDS more, then "P50 P99 MAX" in ms, from due to
  *                                      OrderPaid
+ *     load terms                       prints the time of day in us at each event of order.events
+ * whose writer is another than the last one's: order-svc works (again)
  *
  * Order n has the key ord-<n> (pace: ord-<TAG>-<n>), one or two lines of sku-0 to sku-999 and a
  * card that works. KAFKA_BOOTSTRAP_SERVERS and SAGA_TOPIC_PREFIX as for the services. Progress goes
@@ -342,15 +344,22 @@ static double quantile_ms(const int64_t *sorted, int64_t n, double q)
     return (double)sorted[i < 0 ? 0 : i] / 1000;
 }
 
-static void start_seeing(void)
+/* Reads order.events from where it ends now. */
+static void assign_end(rd_kafka_t *rk)
 {
     rd_kafka_topic_partition_list_t *list;
+
+    ends_of(rk, "order.events", partitions_of(rk, "order.events"), &list);
+    rd_kafka_assign(rk, list);
+    rd_kafka_topic_partition_list_destroy(list);
+}
+
+static void start_seeing(void)
+{
     pthread_t thread;
 
     pace.consumer = consumer();
-    ends_of(pace.consumer, "order.events", partitions_of(pace.consumer, "order.events"), &list);
-    rd_kafka_assign(pace.consumer, list);
-    rd_kafka_topic_partition_list_destroy(list);
+    assign_end(pace.consumer);
     if (pthread_create(&thread, NULL, see_paid, NULL))
         fail("no thread");
     pthread_detach(thread);
@@ -411,6 +420,44 @@ static int run_pace(int64_t rate, int64_t lead_seconds, int64_t seconds, const c
     return 0;
 }
 
+/* ---- Who writes ---- */
+
+static int64_t term_of(const rd_kafka_message_t *m)
+{
+    char text[64];
+    const char *id = m->payload ? memmem(m->payload, m->len, "\"id\":\"", 6) : NULL;
+    int64_t term = 0;
+
+    if (!id)
+        return 0;
+    snprintf(text, sizeof text, "%.*s", (int)((const char *)m->payload + m->len - id), id);
+    return sscanf(text, "\"id\":\"%*d.%*d.%" SCNd64, &term) == 1 ? term : 0;
+}
+
+static int see_terms(void)
+{
+    int64_t newest = 0;
+
+    pace.consumer = consumer();
+    assign_end(pace.consumer);
+    for (;;) {
+        rd_kafka_message_t *m = rd_kafka_consumer_poll(pace.consumer, 200);
+        struct timespec now;
+        char line[32];
+        clock_gettime(CLOCK_REALTIME, &now);
+        int64_t term = m && !m->err ? term_of(m) : 0;
+        /* Each lane has a term of its own; those of one start lie close together. */
+        if (term > newest + 50) {
+            snprintf(line, sizeof line, "%" PRId64,
+                     (int64_t)now.tv_sec * SECOND + now.tv_nsec / 1000);
+            say(line);
+        }
+        newest = term > newest ? term : newest;
+        if (m)
+            rd_kafka_message_destroy(m);
+    }
+}
+
 static int64_t number(const char *text)
 {
     char *end;
@@ -431,5 +478,7 @@ int main(int argc, char **argv)
         return await(number(argv[2]));
     if (!strcmp(verb, "pace") && argc == 6)
         return run_pace(number(argv[2]), number(argv[3]), number(argv[4]), argv[5]);
-    fail("usage: load fill N | await N | pace RATE LEAD SECONDS TAG");
+    if (!strcmp(verb, "terms") && argc == 2)
+        return see_terms();
+    fail("usage: load fill N | await N | pace RATE LEAD SECONDS TAG | terms");
 }

@@ -74,7 +74,7 @@ topics_visible() { # made is not yet known to who asks the broker
 discard() {
     services_stop
     "$SAGA_BIN/kafka-topics" --delete --topic "${SAGA_TOPIC_PREFIX//./\\.}.*" >>"$SAGA_LOG/topics.log" 2>&1
-    sql "drop database \"$PGDATABASE\" with (force)" saga
+    sql "drop database \"$PGDATABASE\"" saga
     sql checkpoint saga
     PGDATABASE=saga
     SAGA_TOPIC_PREFIX=
@@ -123,14 +123,19 @@ ticks() { # PID -> user and system time, of all threads
     echo $((stat[11] + stat[12]))
 }
 
-# All its processes: the postmaster, the children that it has outlived, those that live.
+# All its processes: the postmaster, the children that it has outlived, those that live. Again, if one ended
+# meanwhile.
 postgres_ticks() { # PID
-    local sum stat child
-    stat=$(<"/proc/$1/stat")
-    read -ra stat <<<"${stat##*) }"
-    sum=$((stat[11] + stat[12] + stat[13] + stat[14]))
-    for child in $(<"/proc/$1/task/$1/children"); do
-        sum=$((sum + $(ticks "$child" 2>/dev/null || echo 0)))
+    local sum stat child outlived=
+    while true; do
+        stat=$(<"/proc/$1/stat")
+        read -ra stat <<<"${stat##*) }"
+        [[ $outlived != $((stat[13] + stat[14])) ]] || break
+        outlived=$((stat[13] + stat[14]))
+        sum=$((stat[11] + stat[12] + outlived))
+        for child in $(<"/proc/$1/task/$1/children"); do
+            sum=$((sum + $(ticks "$child" 2>/dev/null || echo 0)))
+        done
     done
     echo "$sum"
 }
