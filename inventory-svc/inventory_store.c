@@ -26,13 +26,12 @@ const struct saga_table reservation_table = {
 
     .insert =
     "insert into reservation (order_id, lines, state)"
-    " select *"
-    "   from unnest($1::text[], $2::jsonb[], $3::text[])",
+    " select unnest($1::text[]), unnest($2::jsonb[]), unnest($3::text[])",
 
     .update =
     "update reservation r"
     "   set state = n.state"
-    "  from unnest($1::text[], $2::text[]) n(order_id, state)"
+    "  from (select unnest($1::text[]) order_id, unnest($2::text[]) state) n"
     " where r.order_id = n.order_id",
 };
 
@@ -68,8 +67,9 @@ const struct saga_table stock_table = {
     "update stock s"
     "   set available = n.available, reserved = n.reserved, shipped = n.shipped,"
     "       version = n.version"
-    "  from unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])"
-    "       n(sku, available, reserved, shipped, version)"
+    "  from (select unnest($1::text[]) sku, unnest($2::bigint[]) available,"
+    "               unnest($3::bigint[]) reserved, unnest($4::bigint[]) shipped,"
+    "               unnest($5::bigint[]) version) n"
     " where s.sku = n.sku",
 };
 
@@ -91,8 +91,7 @@ const struct saga_table movement_table = {
 
     .insert =
     "insert into stock_movement (sku, kind, quantity, order_id, event_id, at)"
-    " select *"
-    "   from unnest($1::text[], $2::text[], $3::bigint[], $4::text[], $5::text[],"
-    "               $6::timestamptz[])",
+    " select unnest($1::text[]), unnest($2::text[]), unnest($3::bigint[]), unnest($4::text[]),"
+    "        unnest($5::text[]), unnest($6::timestamptz[])",
 };
 /* clang-format on */

@@ -27,7 +27,7 @@ static const char *const consumer[][2] = {
     {"auto.offset.reset", "error"}, /* a lost position is found, never jumped over */
     {"partition.assignment.strategy", "range"},
     {"enable.partition.eof", "false"},
-    {"queued.max.messages.kbytes", "16384"},
+    {"queued.max.messages.kbytes", "8192"},
     {"fetch.max.bytes", "8388608"},
     {"fetch.message.max.bytes", "1048576"},
     {"fetch.wait.max.ms", "500"},

@@ -3,6 +3,7 @@
  * SIGTERM ends the loop after its batch; five seconds later the process ends whatever hangs; a
  * second signal ends it at once. Everything that matters is in the database. */
 #include <errno.h>
+#include <malloc.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -200,6 +201,9 @@ int saga_main(int argc, char **argv, const struct saga_service *service)
     bool exit_now = false;
     int port = 0, rc;
 
+    /* Fetches and batches are megabytes: memory that malloc keeps need not be faulted in for each. */
+    mallopt(M_MMAP_THRESHOLD, 32 << 20);
+    mallopt(M_TRIM_THRESHOLD, 64 << 20);
     if (saga_conf_read(&conf, service, argc, argv, &exit_now, &err) < 0) {
         fprintf(stderr, "%s-svc: %s\n", service->name, err.text);
         return BAD_SETTING;

@@ -50,24 +50,24 @@ const struct saga_table order_table = {
     "insert into orders (order_id, lane, created_at, amount, customer_id, currency, payment_mode,"
     "                    payment_token, lines, state, requested, due, cause, trace, reason,"
     "                    tracking, history)"
-    " select *"
-    "   from unnest($1::text[], $2::bigint[], $3::timestamptz[], $4::bigint[], $5::text[],"
-    "               $6::text[], $7::text[], $8::text[], $9::jsonb[], $10::text[], $11::boolean[],"
-    "               $12::timestamptz[], $13::text[], $14::text[], $15::text[], $16::text[],"
-    "               $17::jsonb[])",
+    " select unnest($1::text[]), unnest($2::bigint[]), unnest($3::timestamptz[]),"
+    "        unnest($4::bigint[]), unnest($5::text[]), unnest($6::text[]), unnest($7::text[]),"
+    "        unnest($8::text[]), unnest($9::jsonb[]), unnest($10::text[]),"
+    "        unnest($11::boolean[]), unnest($12::timestamptz[]), unnest($13::text[]),"
+    "        unnest($14::text[]), unnest($15::text[]), unnest($16::text[]), unnest($17::jsonb[])",
 
     .update =
     "update orders o"
     "   set state = n.state, requested = n.requested, due = n.due, cause = n.cause,"
     "       trace = n.trace, reason = n.reason, tracking = n.tracking, history = n.history"
-    "  from unnest($1::text[], $2::text[], $3::boolean[], $4::timestamptz[], $5::text[],"
-    "              $6::text[], $7::text[], $8::text[], $9::jsonb[])"
-    "       n(order_id, state, requested, due, cause, trace, reason, tracking, history)"
+    "  from (select unnest($1::text[]) order_id, unnest($2::text[]) state,"
+    "               unnest($3::boolean[]) requested, unnest($4::timestamptz[]) due,"
+    "               unnest($5::text[]) cause, unnest($6::text[]) trace,"
+    "               unnest($7::text[]) reason, unnest($8::text[]) tracking,"
+    "               unnest($9::jsonb[]) history) n"
     " where o.order_id = n.order_id",
 };
 
-/* Lane by lane in the order of the index: a plain index scan, which leaves a mark at the entries of
- * orders that are paid by now, so that they are passed over until vacuum comes. A bitmap would not. */
 /* Table due says where to look, the order's row decides. */
 const char order_due[] =
     "select o.order_id"

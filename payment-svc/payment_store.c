@@ -51,11 +51,11 @@ const struct saga_table payment_table = {
     .insert =
     "insert into payment (order_id, lane, created_at, amount, currency, token, payment_id, cancel,"
     "                     calls, cause, trace, state, due, provider_ref, reason, attempts)"
-    " select *"
-    "   from unnest($1::text[], $2::bigint[], $3::timestamptz[], $4::bigint[], $5::text[],"
-    "               $6::text[], $7::text[], $8::boolean[], $9::bigint[], $10::text[],"
-    "               $11::text[], $12::text[], $13::timestamptz[], $14::text[], $15::text[],"
-    "               $16::jsonb[])",
+    " select unnest($1::text[]), unnest($2::bigint[]), unnest($3::timestamptz[]),"
+    "        unnest($4::bigint[]), unnest($5::text[]), unnest($6::text[]), unnest($7::text[]),"
+    "        unnest($8::boolean[]), unnest($9::bigint[]), unnest($10::text[]),"
+    "        unnest($11::text[]), unnest($12::text[]), unnest($13::timestamptz[]),"
+    "        unnest($14::text[]), unnest($15::text[]), unnest($16::jsonb[])",
 
     .update =
     "update payment p"
@@ -63,11 +63,13 @@ const struct saga_table payment_table = {
     "       payment_id = n.payment_id, cancel = n.cancel, calls = n.calls, cause = n.cause,"
     "       trace = n.trace, state = n.state, due = n.due, provider_ref = n.provider_ref,"
     "       reason = n.reason, attempts = n.attempts"
-    "  from unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::text[], $6::boolean[],"
-    "              $7::bigint[], $8::text[], $9::text[], $10::text[], $11::timestamptz[],"
-    "              $12::text[], $13::text[], $14::jsonb[])"
-    "       n(order_id, amount, currency, token, payment_id, cancel, calls, cause, trace, state,"
-    "         due, provider_ref, reason, attempts)"
+    "  from (select unnest($1::text[]) order_id, unnest($2::bigint[]) amount,"
+    "               unnest($3::text[]) currency, unnest($4::text[]) token,"
+    "               unnest($5::text[]) payment_id, unnest($6::boolean[]) cancel,"
+    "               unnest($7::bigint[]) calls, unnest($8::text[]) cause,"
+    "               unnest($9::text[]) trace, unnest($10::text[]) state,"
+    "               unnest($11::timestamptz[]) due, unnest($12::text[]) provider_ref,"
+    "               unnest($13::text[]) reason, unnest($14::jsonb[]) attempts) n"
     " where p.order_id = n.order_id",
 };
 

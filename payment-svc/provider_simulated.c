@@ -29,8 +29,7 @@ static const char session[] = "set enable_seqscan = off; set enable_hashjoin = o
 
 static const char book_charges[] =
     "insert into ledger (key, amount, reason)"
-    " select *"
-    "   from unnest($1::text[], $2::bigint[], $3::text[])"
+    " select unnest($1::text[]), unnest($2::bigint[]), unnest($3::text[])"
     " on conflict (key) do nothing"
     " returning key, reason";
 
