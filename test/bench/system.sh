@@ -7,7 +7,7 @@ bench_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 # The servers are ours alone, whatever the caller's environment says: CPU is counted by process.
 unset KAFKA_BOOTSTRAP_SERVERS SAGA_OUR_KAFKA PGHOST SAGA_OUR_PGHOST DATABASE_URL REDIS_URL SAGA_OUR_REDIS \
     SAGA_TOPIC_PREFIX SAGA_INSTANCE
-: "${BENCH_PORT:=39092}" # the first of seven
+: "${BENCH_PORT:=29092}" # the first of seven; above 32767 they could be taken by any connection
 # shellcheck disable=SC2016 # the inner bash is to expand it
 SAGA_RUN=$(env -u SAGA_RUN bash -c 'source "$0" && echo "$SAGA_HOME"' "$bench_root/deploy/local/env")/run-bench
 export SAGA_RUN SAGA_KAFKA_PORT=$BENCH_PORT SAGA_KAFKA_CONTROLLER_PORT=$((BENCH_PORT + 1)) PGPORT=$((BENCH_PORT + 2)) \
