@@ -110,7 +110,8 @@ static void look_for_silence(struct saga_engine *e, int64_t now)
     }
 }
 
-/* The one recovery path: a new producer, and every lane sends what is above published again. */
+/* The one recovery path: a new producer, and every lane sends what is above published again: now, or
+ * when it is taken, which an unknown lane does from the database. */
 static int renew(struct saga_engine *e, int64_t now, struct saga_err *err)
 {
     int rc;
@@ -124,13 +125,17 @@ static int renew(struct saga_engine *e, int64_t now, struct saga_err *err)
     if ((rc = saga_bus_renew(e->bus, err)) < 0)
         return rc;
     e->renew = false;
-    for (int32_t i = 0; i < e->lanes && rc >= 0; i++)
-        if (e->lane[i].out.n && e->lane[i].state == SAGA_LANE_RUNNING)
-            rc = saga_engine_republish(e, &e->lane[i], err);
-        else
-            saga_outgoing_reset(&e->lane[i].out);
-    if (rc < 0)
-        e->renew = true; /* the database is away: again */
+    for (int32_t i = 0; i < e->lanes; i++) {
+        struct saga_lane *lane = &e->lane[i];
+        bool running = lane->state == SAGA_LANE_RUNNING;
+        if (!lane->out.n ||
+            (running && rc >= 0 && (rc = saga_engine_republish(e, lane, err)) >= 0))
+            continue;
+        saga_outgoing_reset(&lane->out);
+        lane->known = false;
+        if (running)
+            saga_engine_want(e, lane, true);
+    }
     return rc;
 }
 
