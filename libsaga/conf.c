@@ -98,8 +98,8 @@ static int read_text(const struct saga_setting *s, const char *text, struct saga
     for (int i = 0; s->names[i]; i++) {
         if (strcmp(s->names[i], text) == 0)
             return 0;
-        n += (size_t)snprintf(accepted + n, sizeof accepted - n, "%s%s", i ? ", " : "",
-                              s->names[i]);
+        n +=
+            (size_t)snprintf(accepted + n, sizeof accepted - n, "%s%s", i ? ", " : "", s->names[i]);
         assert(n < sizeof accepted);
     }
     return saga_err(err, SAGA_FATAL, "%s=%.40s: expected one of %s", s->name, text, accepted);

@@ -20,10 +20,10 @@ struct saga_conf {
     int64_t outbox_bytes;     /* SAGA_OUTBOX_BYTES, 1 GiB */
     int64_t session_timeout;  /* SAGA_SESSION_TIMEOUT, 10 s: Kafka's session.timeout.ms */
     int64_t lock_wait;        /* SAGA_LOCK_WAIT, 5 s: then blockers of ours are ended (4.4) */
-    int64_t hold_wait;        /* SAGA_HOLD_WAIT, 10 s: an open gap is read again from the earliest (4.2) */
-    int64_t report_wait;      /* SAGA_REPORT_WAIT, 30 s: a partition without delivery report (4.3) */
-    int64_t batch_records;    /* SAGA_BATCH, 2000 records */
-    int64_t memory;           /* SAGA_MEMORY, bytes of recent rows kept in memory, 48 MiB */
+    int64_t hold_wait; /* SAGA_HOLD_WAIT, 10 s: an open gap is read again from the earliest (4.2) */
+    int64_t report_wait;   /* SAGA_REPORT_WAIT, 30 s: a partition without delivery report (4.3) */
+    int64_t batch_records; /* SAGA_BATCH, 2000 records */
+    int64_t memory;        /* SAGA_MEMORY, bytes of recent rows kept in memory, 48 MiB */
 };
 
 /* A numeric setting (of the service's too) is of its default's kind: "900s" is a duration, kept in
@@ -33,7 +33,7 @@ struct saga_conf {
  * Handles --help (prints service->about, usage, examples, every setting with default and meaning;
  * *exit_now is true) and --version. -> 0, or SAGA_FATAL with one line that names variable, value and
  * what is accepted (exit 78). */
-int saga_conf_read(struct saga_conf *conf, const struct saga_service *service, int argc, char **argv,
-                   bool *exit_now, struct saga_err *err);
+int saga_conf_read(struct saga_conf *conf, const struct saga_service *service, int argc,
+                   char **argv, bool *exit_now, struct saga_err *err);
 
 #endif

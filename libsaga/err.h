@@ -20,6 +20,7 @@ int saga_err(struct saga_err *err, int code, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
 /* Puts "prefix: " before the text. -> err->code. */
-int saga_err_in(struct saga_err *err, const char *format, ...) __attribute__((format(printf, 2, 3)));
+int saga_err_in(struct saga_err *err, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 
 #endif

@@ -24,16 +24,21 @@ const char *saga_path(const struct saga_request *req, const char *name);   /* "i
 const char *saga_query(const struct saga_request *req, const char *name);  /* NULL: not given */
 const char *saga_header(const struct saga_request *req, const char *name); /* NULL: not given */
 const char *saga_body(const struct saga_request *req, size_t *n);
-struct saga_pg *saga_http_pg(struct saga_request *req); /* of the HTTP thread; connected on demand */
+struct saga_pg *
+saga_http_pg(struct saga_request *req); /* of the HTTP thread; connected on demand */
 struct saga_arena *saga_http_arena(struct saga_request *req);
 
 /* Exactly one of these per request. */
-void saga_reply(struct saga_request *req, int status, json_t *body); /* Takes body. application/json */
-void saga_reply_text(struct saga_request *req, int status, const char *type, const char *text, size_t n);
-void saga_reply_problem(struct saga_request *req, int status, const char *title, const char *format, ...)
-    __attribute__((format(printf, 4, 5)));
-void saga_reply_error(struct saga_request *req, const struct saga_err *err); /* RETRY 503, POISON 400 or 422, else 500 */
-void saga_reply_header(struct saga_request *req, const char *name, const char *value); /* before the reply */
+void saga_reply(struct saga_request *req, int status,
+                json_t *body); /* Takes body. application/json */
+void saga_reply_text(struct saga_request *req, int status, const char *type, const char *text,
+                     size_t n);
+void saga_reply_problem(struct saga_request *req, int status, const char *title, const char *format,
+                        ...) __attribute__((format(printf, 4, 5)));
+void saga_reply_error(struct saga_request *req,
+                      const struct saga_err *err); /* RETRY 503, POISON 400 or 422, else 500 */
+void saga_reply_header(struct saga_request *req, const char *name,
+                       const char *value); /* before the reply */
 
 /* ---- What the engine shows ---- */
 
@@ -42,13 +47,13 @@ struct saga_lane_view {
     int64_t term, last_seq, published, unpublished_bytes;
     int inputs;
     struct saga_input_view {
-        const char *topic; /* static */
+        const char *topic;                     /* static */
         int64_t next_offset, end_offset, held; /* end -1: not known; held -1: none */
         char last_id[64];
         bool stopped;
     } input[6];
-    char state[16];  /* "taking", "running", "paused", "stopped", "lost" */
-    char why[256];   /* stopped or paused: what was found, what it means, which command decides */
+    char state[16]; /* "taking", "running", "paused", "stopped", "lost" */
+    char why[256];  /* stopped or paused: what was found, what it means, which command decides */
 };
 
 /* Given by the engine; may be called from the HTTP thread at any time. */

@@ -8,7 +8,8 @@
 
 enum saga_level { SAGA_DEBUG, SAGA_INFO, SAGA_WARN, SAGA_ERROR };
 
-void saga_log_open(const char *service, enum saga_level least); /* LOG_LEVEL: debug, info, warn, error */
+void saga_log_open(const char *service,
+                   enum saga_level least);        /* LOG_LEVEL: debug, info, warn, error */
 enum saga_level saga_log_level(const char *name); /* of LOG_LEVEL's value; unknown: SAGA_INFO */
 bool saga_log_on(enum saga_level level);
 

@@ -67,8 +67,9 @@ struct saga_row {
     int64_t due;       /* when saga_due comes for this row, microseconds since 1970; 0 is never */
     int64_t created;   /* the batch's clock when the row was made */
     const char *cause; /* id of the newest event or request that changed the row, */
-    const char *trace; /* and its traceparent, or NULL: what is emitted at a due or an answer has these */
-    bool stored;       /* is in the database */
+    const char
+        *trace;  /* and its traceparent, or NULL: what is emitted at a due or an answer has these */
+    bool stored; /* is in the database */
     bool changed;
 };
 
@@ -90,7 +91,7 @@ struct saga_step {
     const struct saga_event *input; /* what came, */
     const void *data;               /* read into its struct */
     const void *row;                /* this order's row; saga_change() to write */
-    int64_t now;                    /* the database's clock, one value for the batch, microseconds */
+    int64_t now;       /* the database's clock, one value for the batch, microseconds */
     const char *id;    /* of the input: event id, or topic/partition/offset; else the row's cause */
     const char *trace; /* traceparent, or NULL */
     struct saga_batch *batch;
@@ -109,11 +110,13 @@ saga_cell saga_nothing;    /* "-" */
 saga_cell saga_impossible; /* parked and logged as a bug of ours */
 
 /* The verbs. They cannot fail: out of memory ends the process, and the database knows nothing of it. */
-void *saga_change(struct saga_step *step); /* this order's row, to be stored; step->row is the same */
-const void *saga_see(const struct saga_step *step, const char *key); /* a shared row that was named */
-void *saga_share(struct saga_step *step, const char *key);           /* the same, to be stored */
-void *saga_append(struct saga_step *step, void *list, size_t size);  /* a zeroed item at its end */
-void saga_log(struct saga_step *step, const void *row);              /* a row of the log table */
+void *
+saga_change(struct saga_step *step); /* this order's row, to be stored; step->row is the same */
+const void *saga_see(const struct saga_step *step,
+                     const char *key);                     /* a shared row that was named */
+void *saga_share(struct saga_step *step, const char *key); /* the same, to be stored */
+void *saga_append(struct saga_step *step, void *list, size_t size); /* a zeroed item at its end */
+void saga_log(struct saga_step *step, const void *row);             /* a row of the log table */
 void saga_emit(struct saga_step *step, const struct saga_event *event, const void *data);
 void saga_call(struct saga_step *step, const struct saga_event *call, const void *data);
 
@@ -138,7 +141,7 @@ void saga_answer(const struct saga_call *call, const struct saga_event *answer, 
 
 /* ---- The service ---- */
 
-struct saga_setting { /* an environment variable, listed by --help */
+struct saga_setting {                /* an environment variable, listed by --help */
     const char *name, *value, *help; /* value is the default; help NULL: it is listed elsewhere */
     int64_t *to, min, max;           /* a number; or */
     const char **text;               /* a text, */
@@ -148,15 +151,16 @@ struct saga_setting { /* an environment variable, listed by --help */
 struct saga_route; /* http.h */
 
 struct saga_service {
-    const char *name; /* "order": of order-svc, its topics order.events and order.dlq, its schema order_svc */
-    const char *about;           /* a line for --help */
-    const char *requests;        /* topic of requests, or NULL; */
+    const char *
+        name; /* "order": of order-svc, its topics order.events and order.dlq, its schema order_svc */
+    const char *about;                       /* a line for --help */
+    const char *requests;                    /* topic of requests, or NULL; */
     const struct saga_event *const *accepts; /* what may stand in it, up to NULL; */
     const struct saga_event *creates;        /* the one that may come without order_id */
-    const char *const *events;   /* topics of events, <service>.events, up to NULL */
-    const char *const *states;   /* up to NULL; [0] is none */
-    const struct saga_rule *rules;             /* up to {0} */
-    const struct saga_event *const *emits;     /* up to NULL */
+    const char *const *events;               /* topics of events, <service>.events, up to NULL */
+    const char *const *states;               /* up to NULL; [0] is none */
+    const struct saga_rule *rules;           /* up to {0} */
+    const struct saga_event *const *emits;   /* up to NULL */
     const struct saga_table *orders, *shared, *log; /* shared, log: or NULL */
     /* Calls share() for each shared row that the input names. step->row is NULL if the order's row is
      * not in memory yet. -> false if more rows are meant, which only the order's row in the database
@@ -168,7 +172,8 @@ struct saga_service {
     const char *due;
     /* Outside calls, on a thread of their own: saga_answer() for each. NULL: the service makes none. */
     void (*call)(const struct saga_call *calls, int n);
-    const char *const *migrations; /* SQL of sql/NNN.sql, in order, up to NULL: sql.h, made by make */
+    const char *const
+        *migrations; /* SQL of sql/NNN.sql, in order, up to NULL: sql.h, made by make */
     const struct saga_route *routes;     /* up to {0} */
     const struct saga_setting *settings; /* up to {0}, or NULL */
     int64_t http_port;                   /* default of HTTP_LISTEN */

@@ -83,7 +83,8 @@ START_TEST(any_text_stays_one_line)
     saga_log_text(SAGA_ERROR, "say \"hello\"", "a\nb\t\"c\"\\ \x01 \xc3\xa9 \xff\xc3");
     json_t *line = only_line(caught());
     ck_assert_str_eq(member(line, "message"), "say \"hello\"");
-    ck_assert_str_eq(member(line, "detail"), "a\nb\t\"c\"\\ \x01 \xc3\xa9 \xef\xbf\xbd\xef\xbf\xbd");
+    ck_assert_str_eq(member(line, "detail"),
+                     "a\nb\t\"c\"\\ \x01 \xc3\xa9 \xef\xbf\xbd\xef\xbf\xbd");
     json_decref(line);
 }
 END_TEST
