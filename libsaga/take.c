@@ -189,6 +189,7 @@ int saga_engine_republish(struct saga_engine *e, struct saga_lane *lane, struct 
     if (n > 0)
         saga_log_at(SAGA_INFO, "published again", "\"lane\":%d,\"rows\":%d", lane->lane, n);
     if (n == SAGA_FATAL) { /* the outbox lacks rows that were committed */
+        lane->known = false;
         saga_engine_stop_lane(e, lane, err->text);
         err->code = 0;
         return 0;
@@ -233,6 +234,7 @@ static int take(struct saga_engine *e, struct saga_lane *lane, const struct mark
     if (same < 0)
         return same;
     if (!same) {
+        lane->known = false; /* until all of it is: a taking that fails half-way begins anew */
         saga_recent_forget(e->recent, lane->lane);
         if ((rc = raise_term(e, lane, m, err)) < 0 ||
             (rc = saga_engine_republish(e, lane, err)) < 0)
