@@ -85,11 +85,13 @@ static void screen(struct saga_engine *e, int to)
         if (lane->state != SAGA_LANE_RUNNING || read->epoch != lane->epoch)
             continue;
         join_batch(e, lane);
+        struct saga_input before = lane->work.input[read->topic];
         enum saga_screened what = saga_screen(&e->intake, b, &lane->work, read, now);
         count(e, read->topic, what);
-        if (what == SAGA_REFUSED || what == SAGA_FORKED)
+        if (what == SAGA_REFUSED || what == SAGA_FORKED) {
+            lane->work.input[read->topic] = before; /* it is not applied: what came before it is */
             stop_for(e, lane, read, what);
-        else if (what != SAGA_IGNORED)
+        } else if (what != SAGA_IGNORED)
             lane->moved[read->topic] = true;
     }
     for (int i = 0; i < e->due_n; i++) {
