@@ -261,7 +261,7 @@ int saga_conf_read(struct saga_conf *conf, const struct saga_service *service, i
         {"SAGA_REPORT_WAIT", "30s", "a partition without delivery report gets a new producer",
          &conf->report_wait, SECOND / 10, 3600 * SECOND},
         {"SAGA_BATCH", "2000", "most records of a transaction", &conf->batch_records, 1, 100000},
-        {"SAGA_MEMORY", "48MiB", "recent rows kept in memory", &conf->memory, 0, MIB << 20},
+        {"SAGA_MEMORY", "32MiB", "recent rows kept in memory", &conf->memory, 0, MIB << 20},
         {0},
     };
     int rc = arguments(common, service, argc, argv, exit_now, err);

@@ -23,7 +23,7 @@ struct saga_conf {
     int64_t hold_wait; /* SAGA_HOLD_WAIT, 10 s: an open gap is read again from the earliest (4.2) */
     int64_t report_wait;   /* SAGA_REPORT_WAIT, 30 s: a partition without delivery report (4.3) */
     int64_t batch_records; /* SAGA_BATCH, 2000 records */
-    int64_t memory;        /* SAGA_MEMORY, bytes of recent rows kept in memory, 48 MiB */
+    int64_t memory;        /* SAGA_MEMORY, bytes of recent rows kept in memory, 32 MiB */
 };
 
 /* A numeric setting (of the service's too) is of its default's kind: "900s" is a duration, kept in
