@@ -53,8 +53,6 @@ static void on_error(rd_kafka_t *rk, int code, const char *text, void *opaque)
     } else if (code == RD_KAFKA_RESP_ERR__FATAL) {
         if (rk == bus->producer)
             bus->producer_dead = true;
-        else if (rk == bus->consumer)
-            bus->fatal = rd_kafka_fatal_error(rk, bus->fatal_text, sizeof bus->fatal_text);
     }
     saga_log_text(SAGA_DEBUG, "kafka client", text);
 }
@@ -189,6 +187,10 @@ static void on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t code,
     struct saga_bus *bus = opaque;
     int32_t highest = -1;
 
+    if (bus->closing) { /* on the closing thread: the engine is not to be told, or never ran */
+        rd_kafka_assign(rk, NULL);
+        return;
+    }
     if (code != RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
         rd_kafka_assign(rk, NULL);
         bus->lanes_n = 0;
@@ -288,6 +290,7 @@ void saga_bus_close(struct saga_bus *bus, int ms)
 {
     pthread_t thread;
 
+    bus->closing = true;
     if (bus->producer)
         rd_kafka_flush(bus->producer, ms / 2);
     if (bus->current) {
@@ -343,10 +346,13 @@ static int topic_of(const struct saga_bus *bus, const rd_kafka_message_t *m)
     return -1;
 }
 
+/* A fatal error of the consumer comes as a message, not to on_error. */
 static void note(struct saga_bus *bus, const rd_kafka_message_t *m)
 {
     if (m->err == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
         bus->up = false;
+    if (m->err == RD_KAFKA_RESP_ERR__FATAL)
+        bus->fatal = rd_kafka_fatal_error(bus->consumer, bus->fatal_text, sizeof bus->fatal_text);
     saga_log_text(SAGA_DEBUG, "kafka consumer", rd_kafka_message_errstr(m));
 }
 

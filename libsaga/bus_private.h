@@ -46,7 +46,7 @@ struct saga_bus {
     int targets;
     bool producer_dead;
     /* state */
-    volatile bool up, closed;
+    volatile bool up, closing, closed;
     rd_kafka_resp_err_t fatal;
     char fatal_text[128];
     char *cluster;
