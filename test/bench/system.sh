@@ -19,11 +19,15 @@ source "$bench_root/deploy/local/lib.sh"
 # shellcheck source=SCRIPTDIR/../../deploy/local/services.sh
 source "$bench_root/deploy/local/services.sh"
 
-# shellcheck disable=SC2034 # for run
-bench_bin=$bench_root/build/bench
+bench_bin=$SAGA_RUN/bin
 
 servers_up() {
     "$bench_root/deploy/local/up" servers
+    # Copies: what is built meanwhile is not what is measured.
+    rm -rf "$bench_bin"
+    mkdir -p "$bench_bin"
+    cp -P "$SAGA_BIN"/* "$bench_root"/build/bench/{load,floor_sql,floor_kafka} "$bench_bin"
+    SAGA_BIN=$bench_bin
 }
 
 servers_down() { # and away with their data
@@ -105,7 +109,8 @@ services_stop() {
 
 # ---- What it used ----
 
-# cpu -> the ticks that each of the components has used since its start, in their order.
+# cpu -> the ticks that order, inventory, payment, postgres and kafka have used since their start; then those
+# that the whole machine has been busy, and all of them.
 cpu() {
     local name pid
     for name in order-svc inventory-svc payment-svc; do
@@ -114,6 +119,7 @@ cpu() {
     pid=$(pid_of postgres)
     postgres_ticks "$pid"
     ticks "$(pid_of kafka)"
+    awk '$1 == "cpu" { print $2 + $3 + $4 + $7 + $8; print $2 + $3 + $4 + $5 + $6 + $7 + $8 + $9 }' /proc/stat
 }
 
 ticks() { # PID -> user and system time, of all threads
@@ -143,9 +149,17 @@ postgres_ticks() { # PID
 # cpu_per SAGAS BEFORE AFTER -> us per saga of each component, then of all; BEFORE and AFTER are from cpu.
 cpu_per() {
     awk -v n="$1" -v hz="$(getconf CLK_TCK)" -v before="$2" -v after="$3" 'BEGIN {
-        count = split(before, b); split(after, a)
-        for (i = 1; i <= count; i++) { us = (a[i] - b[i]) * 1000000 / hz / n; sum += us; printf "%.1f ", us }
+        split(before, b); split(after, a)
+        for (i = 1; i <= 5; i++) { us = (a[i] - b[i]) * 1000000 / hz / n; sum += us; printf "%.1f ", us }
         printf "%.1f\n", sum }'
+}
+
+# others BEFORE AFTER -> percent of the machine that others than the components have used (our clients too).
+others() {
+    awk -v before="$1" -v after="$2" 'BEGIN {
+        split(before, b); split(after, a); used = a[6] - b[6]
+        for (i = 1; i <= 5; i++) used -= a[i] - b[i]
+        printf "%.0f\n", (used > 0 ? used : 0) * 100 / (a[7] - b[7]) }'
 }
 
 rss() { # VmHWM or VmRSS -> MB of order-svc, inventory-svc, payment-svc
