@@ -178,10 +178,25 @@ static void check_bill(struct sim_world *w, const struct saga_slot *slot)
                  w->service[PAYMENT].as.states[bill.state]);
 }
 
+/* What waits has a deadline, and nothing else has one. */
+static void check_due(struct sim_world *w, const struct service *s, const struct saga_row *row)
+{
+    bool waits = s->number == ORDER     ? row->state == O_CREATED
+                 : s->number == PAYMENT ? row->state == B_CHARGING || row->state == B_REFUNDING
+                                        : false;
+
+    if ((row->due != 0) != waits)
+        sim_fail(w, "%s of %s in %s: %s deadline", s->as.name, row->key, s->as.states[row->state],
+                 row->due ? "it has a" : "it has no");
+}
+
 void check_world(struct sim_world *w, int service)
 {
     const struct saga_batch *b = &w->service[service].batch;
 
+    for (int i = 0; i < b->orders.n; i++)
+        if (b->orders.list[i]->row)
+            check_due(w, &w->service[service], b->orders.list[i]->row);
     if (service == INVENTORY)
         for (int i = 0; i < b->shared.n; i++)
             if (b->shared.list[i]->row)
@@ -264,6 +279,9 @@ static void check_lane_end(struct sim_world *w, struct service *s, int number)
     for (int t = 0; t < s->intake.topics; t++) {
         if (!s->intake.source[t])
             continue;
+        if (lane->reader.input[t].held >= 0)
+            sim_fail(w, "%s/%d: a gap stays open in %s, and all was sent", s->as.name, number,
+                     s->intake.topic[t]);
         for (int from = 0; from < SERVICES; from++)
             if (!strcmp(topic_names[sim_topic[from]], s->intake.topic[t]) &&
                 !saga_id_same(lane->reader.input[t].last, w->service[from].lane[number].last))
@@ -272,8 +290,19 @@ static void check_lane_end(struct sim_world *w, struct service *s, int number)
     }
 }
 
+/* What stands outside the chain is a dead letter of each service that reads it. */
+static void check_buried(struct sim_world *w)
+{
+    for (int t = ORDER_EVENTS; t <= PAYMENT_EVENTS; t++)
+        for (int p = 0; p < LANES; p++)
+            for (int i = 0; i < w->topic[t][p].n; i++)
+                if (w->topic[t][p].at[i].bad != w->topic[t][p].at[i].buried)
+                    sim_fail(w, "%s/%d/%d is no dead letter", topic_names[t], p, i);
+}
+
 void check_end(struct sim_world *w)
 {
+    check_buried(w);
     const struct saga_slots *orders = &w->service[ORDER].batch.orders;
 
     for (int i = 0; i < orders->n; i++)

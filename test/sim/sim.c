@@ -251,8 +251,7 @@ static struct lane *join(struct service *s, int number)
     return lane;
 }
 
-static const struct partition *source(const struct sim_world *w, const struct service *s, int lane,
-                                      int input)
+static struct partition *source(struct sim_world *w, const struct service *s, int lane, int input)
 {
     int t = 0;
 
@@ -261,7 +260,7 @@ static const struct partition *source(const struct sim_world *w, const struct se
     return &w->topic[t][lane];
 }
 
-int sim_unread(const struct sim_world *w, int service, int lane, int input)
+int sim_unread(struct sim_world *w, int service, int lane, int input)
 {
     const struct service *s = &w->service[service];
     const struct lane *l = &s->lane[lane];
@@ -282,7 +281,8 @@ static enum saga_screened screen(struct sim_world *w, struct service *s, int num
                                  int64_t offset)
 {
     struct lane *lane = join(s, number);
-    struct saga_record record = source(w, s, number, input)->at[offset].record;
+    struct entry *entry = &source(w, s, number, input)->at[offset];
+    struct saga_record record = entry->record;
     struct saga_read read;
 
     saga_intake_read(&s->intake, input, LANES, &record, no_more_headers, NULL, &s->batch.arena,
@@ -296,6 +296,8 @@ static enum saga_screened screen(struct sim_world *w, struct service *s, int num
                 screened[what]);
     if (what != SAGA_IGNORED)
         lane->moved[input] = true;
+    if (read.bad && s->intake.source[input])
+        entry->bad |= 1u << s->number;
     w->duplicates += what == SAGA_DROPPED;
     w->gaps += what == SAGA_HELD;
     return what;
@@ -465,8 +467,12 @@ static void count_in(struct sim_world *w, struct service *s, const struct saga_i
         w->dead++;
         sim_say(w, "%s/%d dead letter: %s/%d/%lld %s", s->as.name, in->lane, r->topic, r->partition,
                 (long long)r->offset, in->reason);
-        if (!strcmp(r->topic, topic_names[REQUESTS]))
-            w->topic[REQUESTS][r->partition].at[r->offset].decided++;
+        struct entry *entry = &w->topic[topic_of(r->topic)][r->partition].at[r->offset];
+        entry->decided++;
+        if (!entry->asked && entry->buried & 1u << s->number)
+            sim_fail(w, "%s/%d/%lld is buried twice by %s-svc", r->topic, r->partition,
+                     (long long)r->offset, s->as.name);
+        entry->buried |= 1u << s->number;
     } else if (in->kind == SAGA_IN_FORWARD) {
         w->forwards++;
         sim_say(w, "%s/%d forward: %s to %d", s->as.name, in->lane, in->key, sim_lane(in->key));

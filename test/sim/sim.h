@@ -33,6 +33,7 @@ struct entry {
     struct saga_record record;
     bool asked;  /* requests: a producer's own record, not a forward of ours */
     int decided; /* requests: how often it came to a rule, or was buried, in a committed batch */
+    unsigned bad, buried; /* events: by which services it was found outside the chain, and buried */
 };
 struct partition {
     struct entry *at;
@@ -196,7 +197,7 @@ void sim_stock(struct sim_world *w, const char *sku, int64_t available);
 
 /* ---- Moves: a batch is gathered by read, due and reply, decided, and committed or not ---- */
 
-int sim_unread(const struct sim_world *w, int service, int lane, int input);
+int sim_unread(struct sim_world *w, int service, int lane, int input);
 /* Screens up to k records of an input. -> how many were looked at */
 int sim_read(struct sim_world *w, int service, int lane, int input, int k);
 /* Screens a record that was read before: of requests, whose offset decides. */
