@@ -51,12 +51,10 @@ int saga_due_store(struct saga_engine *e, struct saga_err *err)
     return saga_pg_send(e->pg, sql_store, p, err);
 }
 
-/* One statement about the lanes that may have inputs now. -> 1, 0: there is no such lane, or an
- * error */
-static int about_lanes(struct saga_engine *e, const char *sql, int64_t until, struct saga_err *err)
+/* The lanes that may have inputs now, and until when. -> false: there is no such lane */
+static bool put_lanes(struct saga_engine *e, int64_t until)
 {
     struct saga_params *p = &e->params;
-    int rc;
 
     saga_params_reset(p);
     saga_param_array(p, SAGA_OID_INT4);
@@ -65,24 +63,32 @@ static int about_lanes(struct saga_engine *e, const char *sql, int64_t until, st
             saga_element_int4(p, i);
     saga_param_array_end(p);
     if (p->param[0].elements == 0)
-        return 0;
+        return false;
     saga_param_time(p, until);
-    if ((rc = saga_pg_send(e->pg, sql, p, err)) < 0 || (rc = saga_pg_sync(e->pg, err)) < 0 ||
-        (rc = saga_engine_wait(e, err)) < 0)
+    return true;
+}
+
+static int query(struct saga_engine *e, const char *sql, struct saga_err *err)
+{
+    int rc;
+
+    if ((rc = saga_pg_send(e->pg, sql, &e->params, err)) < 0 || (rc = saga_pg_sync(e->pg, err)) < 0)
         return rc;
-    return 1;
+    return saga_engine_wait(e, err);
 }
 
 int saga_due_ask(struct saga_engine *e, struct saga_err *err)
 {
-    int64_t now = saga_now(), until = now + e->clock;
+    int64_t now = saga_now();
     const struct saga_rows *rows;
     int rc, n;
 
     if (!e->service->due || e->due_n || now < e->due_at)
         return 0;
     e->due_at = now + SECOND;
-    if ((rc = about_lanes(e, e->service->due, until, err)) <= 0)
+    if (!put_lanes(e, now + e->clock))
+        return 0;
+    if ((rc = query(e, e->service->due, err)) < 0)
         return rc;
     rows = saga_pg_result(e->pg, 0);
     n = saga_rows_n(rows);
@@ -91,7 +97,7 @@ int saga_due_ask(struct saga_engine *e, struct saga_err *err)
         e->due[e->due_n] = strdup(saga_rows_text(rows, e->due_n, 0));
     saga_count(e->metric.due, n);
     if (n == 0)
-        return about_lanes(e, sql_forget, until, err);
-    e->due_at = now; /* again after these, until nothing is found */
+        return query(e, sql_forget, err); /* the lanes asked for: others may be running by now */
+    e->due_at = now;                      /* again after these, until nothing is found */
     return 0;
 }
