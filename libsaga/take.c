@@ -18,7 +18,8 @@ static const char sql_raise[] =
     "update lane"
     "   set term = greatest(term + 1, (extract(epoch from clock_timestamp()) * 1000)::bigint)"
     " where lane = $1::bigint"
-    " returning term, last_seq, last_id, published, published_offset, published_id";
+    " returning term, last_seq, last_id, published, published_offset, published_id,"
+    "           (extract(epoch from clock_timestamp()) * 1000000)::bigint";
 
 static const char sql_make_inputs[] =
     "insert into lane_input (lane, topic, next_offset)"
@@ -28,9 +29,7 @@ static const char sql_make_inputs[] =
 static const char sql_inputs[] =
     "select topic, next_offset, screened, last_id from lane_input where lane = $1::bigint";
 
-static const char sql_same[] =
-    "select term, last_seq, (extract(epoch from clock_timestamp()) * 1000000)::bigint"
-    "  from lane where lane = $1::bigint";
+static const char sql_same[] = "select term, last_seq from lane where lane = $1::bigint";
 
 /* Where the topics begin and end, asked once for all lanes taken together. */
 struct marks {
@@ -147,6 +146,7 @@ static int raise_term(struct saga_engine *e, struct saga_lane *lane, const struc
     lane->out.published_offset = offset_at(row, 0, 4);
     lane->out.published_id = id_at(row, 0, 5);
     lane->out.known_offset = m->own[lane->lane] - 1;
+    e->clock = saga_rows_int(row, 0, 6) - saga_now(); /* deadlines come before any batch, too */
     if (lane->reader.forwarded)
         memset(lane->reader.forwarded, 0, (size_t)e->lanes * sizeof *lane->reader.forwarded);
     for (int i = 0; i < saga_rows_n(rows); i++)
