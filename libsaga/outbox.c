@@ -268,11 +268,14 @@ static const char state[] =
     "  from outbox_current";
 
 /* The other table holds what the lanes had written when it was left (marks), and the rows of
- * batches that were open then: those stand at its end. */
+ * batches that were open then: those stand at its end. It is looked at again whether it is still
+ * the other one: another process may have turned the tables while we waited for the lock. */
 #define ROTATE(present, other, number)                                                             \
     "begin; set local lock_timeout = '200ms'; lock table " other " in access exclusive mode;"      \
     " do $$ begin"                                                                                 \
-    "   if exists (select from lane l, outbox_current c where l.published < c.marks[l.lane + 1])"  \
+    "   if exists (select from outbox_current where slot = " number ")"                            \
+    "      or exists (select from lane l, outbox_current c"                                        \
+    "                  where l.published < c.marks[l.lane + 1])"                                   \
     "      or exists (select from outbox_current c, " other " o,"                                  \
     "                             unnest(o.lane, o.seq) u(lane, seq)"                              \
     "                   join lane l on l.lane = u.lane"                                            \
