@@ -128,8 +128,7 @@ static int renew(struct saga_engine *e, int64_t now, struct saga_err *err)
     for (int32_t i = 0; i < e->lanes; i++) {
         struct saga_lane *lane = &e->lane[i];
         bool running = lane->state == SAGA_LANE_RUNNING;
-        if (!lane->out.n ||
-            (running && rc >= 0 && (rc = saga_engine_republish(e, lane, err)) >= 0))
+        if (!lane->out.n || (running && rc >= 0 && (rc = saga_engine_republish(e, lane, err)) >= 0))
             continue;
         saga_outgoing_reset(&lane->out);
         lane->known = false;
@@ -146,24 +145,12 @@ static void read_headers(void *owner, struct saga_record *record)
     saga_bus_headers(((struct saga_engine *)owner)->bus, record);
 }
 
-/* A position that Kafka does not have: the chain judges from the earliest record (4.4 step 3). */
-static void out_of_range(struct saga_engine *e, int topic, int32_t number)
+/* A position that Kafka does not have, or no longer had when it was asked: taking the lane looks at
+ * where the topic begins and ends now, and decides (4.4 step 3). */
+static void out_of_range(struct saga_engine *e, int32_t number)
 {
-    struct saga_lane *lane = &e->lane[number];
-    char why[256];
-
-    if (lane->state != SAGA_LANE_RUNNING)
-        return;
-    if (e->intake.source[topic]) {
-        saga_engine_want(e, lane, true); /* taking looks at the watermarks */
-        return;
-    }
-    snprintf(why, sizeof why,
-             "%s/%d: offset %" PRId64
-             " is not in Kafka any more: requests were lost by retention or "
-             "by a new topic",
-             e->intake.topic[topic], number, lane->reader.input[topic].next_offset);
-    saga_engine_stop_lane(e, lane, why);
+    if (e->lane[number].state == SAGA_LANE_RUNNING)
+        saga_engine_want(e, &e->lane[number], false);
 }
 
 static void collect(struct saga_engine *e)
@@ -180,7 +167,7 @@ static void collect(struct saga_engine *e)
         if ((rc = saga_bus_next(e->bus, &record, &topic)) == 0)
             break;
         if (rc < 0) {
-            out_of_range(e, topic, record.partition);
+            out_of_range(e, record.partition);
             continue;
         }
         if (record.partition >= e->lanes)

@@ -226,6 +226,20 @@ static bool start_input(struct saga_engine *e, struct saga_lane *lane, int t, co
     return true;
 }
 
+/* The old owner may have read on after we had asked where the topics end: a position beyond an end
+ * counts only if it still is. */
+static int look_again(struct saga_engine *e, const struct saga_lane *lane, const struct marks *m,
+                      struct saga_err *err)
+{
+    int rc = 0;
+
+    for (int t = 0; t < e->intake.topics && rc >= 0; t++)
+        if (lane->reader.input[t].next_offset > m->high[t][lane->lane])
+            rc = saga_bus_offsets(e->bus, e->intake.topic[t], e->lanes, true, m->high[t], WAIT_MS,
+                                  err);
+    return rc;
+}
+
 static int take(struct saga_engine *e, struct saga_lane *lane, const struct marks *m,
                 struct saga_err *err)
 {
@@ -249,6 +263,8 @@ static int take(struct saga_engine *e, struct saga_lane *lane, const struct mark
         lane->state = SAGA_LANE_AWAY;
         return 0;
     }
+    if ((rc = look_again(e, lane, m, err)) < 0)
+        return rc;
     lane->epoch++;
     lane->paused = lane->out.n > SAGA_LANE_EVENTS || lane->out.bytes > SAGA_LANE_BYTES;
     for (int t = 0; t < e->intake.topics; t++)
