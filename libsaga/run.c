@@ -296,6 +296,17 @@ static void remember_rows(struct saga_engine *e)
     saga_recent_turn(e->recent);
 }
 
+/* All inputs from where the lane stands; what was collected of it beyond is dropped. */
+static void read_again(struct saga_engine *e, struct saga_lane *lane)
+{
+    lane->epoch++;
+    for (int t = 0; t < e->intake.topics; t++) {
+        saga_bus_read(e->bus, t, lane->lane, lane->reader.input[t].next_offset);
+        if (lane->paused)
+            saga_bus_pause(e->bus, t, lane->lane);
+    }
+}
+
 /* The copies become the lanes' state. */
 static void move_lanes(struct saga_engine *e, bool stored)
 {
@@ -304,20 +315,15 @@ static void move_lanes(struct saga_engine *e, bool stored)
         if (!lane->in_batch)
             continue;
         lane->in_batch = false;
+        bool back = false;
         for (int t = 0; t < e->intake.topics; t++) {
-            int64_t back = saga_input_resume(&lane->work.input[t]);
+            bool seek = saga_input_resume(&lane->work.input[t]) >= 0;
             lane->reader.input[t] = lane->work.input[t];
-            if (stored)
-                lane->moved[t] = false;
-            if (back >= 0) {
-                saga_bus_read(e->bus, t, lane->lane, back);
-                lane->moved[t] = true;
-                lane->epoch++; /* what was collected of this lane beyond is read again; harmless */
-                for (int u = 0; u < e->intake.topics; u++)
-                    if (u != t)
-                        saga_bus_read(e->bus, u, lane->lane, lane->work.input[u].next_offset);
-            }
+            lane->moved[t] = seek || (lane->moved[t] && !stored);
+            back |= seek;
         }
+        if (back && lane->state == SAGA_LANE_RUNNING)
+            read_again(e, lane); /* else when it is taken */
         if (lane->work.forwarded)
             memcpy(lane->reader.forwarded, lane->work.forwarded,
                    (size_t)e->lanes * sizeof *lane->work.forwarded);
