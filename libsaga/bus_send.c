@@ -146,6 +146,8 @@ static void wait_for_first(struct gate *gate, const struct saga_delivery *d)
 
 void saga_bus_send(struct saga_bus *bus, const struct saga_delivery *d)
 {
+    if (bus->producer_dead)
+        return; /* nothing after what it refused: all is sent again by the next one */
     struct target *t = target_of(bus, d->topic);
     struct gate *gate = gate_of(t, d->partition);
 
@@ -163,7 +165,7 @@ static void open_gate(struct saga_bus *bus, struct target *t, struct gate *gate)
     while (gate->first) {
         struct waiting *w = gate->first;
         gate->first = w->next;
-        if (bus)
+        if (bus && !bus->producer_dead)
             produce(bus, t, &w->d);
         free(w);
     }
