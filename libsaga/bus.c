@@ -33,6 +33,7 @@ static const char *const consumer[][2] = {
     {"fetch.wait.max.ms", "500"},
     {"fetch.error.backoff.ms", "100"},
     {"max.poll.interval.ms", "300000"},
+    {"topic.metadata.refresh.interval.ms", "5000"}, /* topics that are made after our start */
 };
 
 static void on_log(const rd_kafka_t *rk, int level, const char *facility, const char *text)
@@ -126,7 +127,8 @@ void saga_bus_wake(struct saga_bus *bus, rd_kafka_queue_t *queue)
 
 /* ---- Assignment ---- */
 
-/* Fetches what is being read from where it is to be read; the rest of the assignment is paused. */
+/* Fetches what is being read from where it is to be read; what waits is paused. What nobody has told
+ * the position of is left out: fetched from anywhere it could be reported as out of range later. */
 static void assign(struct saga_bus *bus)
 {
     rd_kafka_topic_partition_list_t *all, *idle, *busy;
@@ -139,8 +141,9 @@ static void assign(struct saga_bus *bus)
         saga_bus_name(bus, bus->topics[t], name, sizeof name);
         for (int i = 0; i < bus->lanes_n; i++) {
             struct position *p = &bus->position[t][bus->lanes[i]];
-            int64_t offset = p->offset < 0 ? 0 : p->offset;
-            rd_kafka_topic_partition_list_add(all, name, bus->lanes[i])->offset = offset;
+            if (p->offset < 0)
+                continue;
+            rd_kafka_topic_partition_list_add(all, name, bus->lanes[i])->offset = p->offset;
             rd_kafka_topic_partition_list_add(p->reading ? busy : idle, name, bus->lanes[i]);
         }
     }
@@ -209,7 +212,7 @@ static void on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t code,
     qsort(bus->lanes, (size_t)bus->lanes_n, sizeof *bus->lanes, by_number);
     for (int t = 0; t < bus->topics_n; t++)
         for (int32_t i = 0; i < bus->room; i++)
-            bus->position[t][i].reading = false;
+            bus->position[t][i] = (struct position){.offset = -1, .commit = -1};
     assign(bus);
     bus->events.assigned(bus->events.owner, bus->lanes, bus->lanes_n);
 }
