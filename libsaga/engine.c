@@ -76,7 +76,7 @@ static void reported(void *owner, int32_t number, int64_t seq, int64_t offset)
     struct saga_lane *lane = &e->lane[number];
 
     lane->sent_at = saga_now();
-    if (!saga_outgoing_acked(&lane->out, seq, offset)) {
+    if (!saga_outgoing_acked(&lane->out, seq, offset) || offset < 0) { /* its gate stays shut */
         saga_log_at(SAGA_WARN, "a delivery report that does not count: new producer",
                     "\"lane\":%d,\"seq\":%" PRId64 ",\"offset\":%" PRId64, number, seq, offset);
         e->renew = true;
@@ -96,18 +96,20 @@ static void reported(void *owner, int32_t number, int64_t seq, int64_t offset)
 static void look_for_silence(struct saga_engine *e, int64_t now)
 {
     struct saga_err ignored = {0};
+    int32_t silent = -1;
 
     for (int32_t i = 0; i < e->lanes; i++) {
         struct saga_lane *lane = &e->lane[i];
         if (!lane->out.n || now - lane->sent_at <= e->conf->report_wait)
             continue;
         lane->sent_at = now;
-        if (saga_bus_partitions(e->bus, e->batch.topic, 1000, &ignored) > 0) {
-            saga_log_at(SAGA_WARN, "no delivery report: new producer", "\"lane\":%d", i);
-            e->renew = true;
-            return;
-        }
+        silent = i;
     }
+    /* asked once for all: while Kafka is away each asking waits */
+    if (silent < 0 || saga_bus_partitions(e->bus, e->batch.topic, 1000, &ignored) <= 0)
+        return;
+    saga_log_at(SAGA_WARN, "no delivery report: new producer", "\"lane\":%d", silent);
+    e->renew = true;
 }
 
 /* The one recovery path: a new producer, and every lane sends what is above published again: now, or
