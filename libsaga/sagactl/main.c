@@ -80,17 +80,21 @@ int64_t ctl_now_ms(void)
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
+static void print_command(const struct ctl_command *c)
+{
+    char left[64];
+    snprintf(left, sizeof left, "%s %s", c->name, c->args);
+    printf("  %-30s %s\n", left, c->about);
+}
+
 static void usage(void)
 {
     printf("sagactl: places orders, and shows what becomes of them, over Kafka and HTTP\n\n"
            "Usage: sagactl COMMAND [arguments] [options]        (sagactl COMMAND --help says "
            "more)\n\n");
     for (int t = 0; t < TABLES; t++)
-        for (const struct ctl_command *c = tables[t]; c->name; c++) {
-            char left[64];
-            snprintf(left, sizeof left, "%s %s", c->name, c->args);
-            printf("  %-30s %s\n", left, c->about);
-        }
+        for (const struct ctl_command *c = tables[t]; c->name; c++)
+            print_command(c);
     printf("\nWhere the servers are, as environment variables:\n"
            "  KAFKA_BOOTSTRAP_SERVERS  127.0.0.1:9092           Kafka's brokers\n"
            "  KAFKA_CONFIG             -                        file of librdkafka properties\n"
@@ -128,7 +132,7 @@ static int half_known(int argc, char **argv)
             size_t at = strlen(known);
             snprintf(known + at, sizeof known - at, "%s%s", at ? ", " : "", c->name + n + 1);
             if (help)
-                printf("  sagactl %s %-24s %s\n", c->name, c->args, c->about);
+                print_command(c);
         }
     if (help && *known)
         return CTL_OK;
