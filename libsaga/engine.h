@@ -33,12 +33,13 @@ enum saga_lane_state {
 struct saga_lane {
     int32_t lane;
     enum saga_lane_state state;
-    bool ours;      /* assigned by the group */
-    bool known;     /* term and what follows are what the database held when it was ours */
-    bool paused;    /* at its limits: inputs wait for Kafka */
-    bool in_batch;  /* work, writer are in use */
-    bool dirty;     /* something moved that is not stored */
-    uint32_t epoch; /* of its readings: records collected before a seek are not of this one */
+    bool ours;       /* assigned by the group */
+    bool known;      /* term and what follows are what the database held when it was ours */
+    bool paused;     /* at its limits: inputs wait for Kafka */
+    bool in_batch;   /* work, writer are in use */
+    bool dirty;      /* something moved that is not stored */
+    int64_t storing; /* out.published as the batch stores it: reports go on meanwhile */
+    uint32_t epoch;  /* of its readings: records collected before a seek are not of this one */
     int64_t term, last_seq;
     struct saga_id last; /* newest event on the own topic */
     struct saga_reader reader, work;

@@ -329,7 +329,7 @@ static void move_lanes(struct saga_engine *e, bool stored)
                    (size_t)e->lanes * sizeof *lane->work.forwarded);
         lane->last_seq = e->batch.writer[i].last_seq;
         lane->last = e->batch.writer[i].last;
-        if (stored)
+        if (stored && lane->out.published == lane->storing)
             lane->dirty = false;
         else
             saga_engine_dirty(e, lane);

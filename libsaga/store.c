@@ -78,6 +78,8 @@ static int store_lanes(struct saga_engine *e, struct saga_err *err)
     struct saga_params *p = &e->params;
     const struct saga_writer *w = e->batch.writer;
 
+    for (int32_t i = 0; i < e->lanes; i++)
+        e->lane[i].storing = e->lane[i].out.published;
     saga_params_reset(p);
     EACH_LANE(SAGA_OID_INT4, saga_element_int4(p, l->lane));
     EACH_LANE(SAGA_OID_INT8, saga_element_int(p, w[l->lane].last_seq));
