@@ -66,6 +66,7 @@ struct saga_engine {
     struct saga_intake intake;
     struct saga_lane *lane;
     int32_t lanes;
+    struct saga_id *written; /* by lane: how far its rows went when we last looked, for forwards */
     char history[40];
     struct saga_batch batch;
     struct saga_recent *recent;

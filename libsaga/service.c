@@ -159,6 +159,8 @@ static void init_lanes(struct saga_engine *e)
 {
     size_t n = (size_t)e->lanes;
 
+    e->written = saga_alloc(n * sizeof *e->written);
+    memset(e->written, 0, n * sizeof *e->written);
     e->lane = saga_alloc(n * sizeof *e->lane);
     memset(e->lane, 0, n * sizeof *e->lane);
     for (int32_t i = 0; i < e->lanes; i++) {
