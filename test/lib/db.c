@@ -110,12 +110,8 @@ const char *db_text(struct db *db, const char *format, ...)
     return value;
 }
 
-void db_send(struct db *db, const char *sql)
-{
-    MUST(PQsendQuery(db->conn, sql) == 1, "%s", PQerrorMessage(db->conn));
-}
-
 bool db_lost(struct db *db)
 {
-    return PQconsumeInput(db->conn) == 0 || PQstatus(db->conn) == CONNECTION_BAD;
+    PQclear(PQexec(db->conn, "select"));
+    return PQstatus(db->conn) == CONNECTION_BAD;
 }

@@ -14,8 +14,6 @@ void db_run(struct db *db, const char *format, ...) __attribute__((format(printf
 /* The first column of the first row. No row, null: 0, NULL. A text lives as a text() does. */
 int64_t db_int(struct db *db, const char *format, ...) __attribute__((format(printf, 2, 3)));
 const char *db_text(struct db *db, const char *format, ...) __attribute__((format(printf, 2, 3)));
-/* Sends without waiting for an answer, and does not care for one. */
-void db_send(struct db *db, const char *sql);
 bool db_lost(struct db *db); /* its session has been ended */
 
 #endif

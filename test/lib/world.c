@@ -126,6 +126,7 @@ void world_kill(struct member *m)
 
 void world_stop(struct member *m)
 {
+    world_url(m, ""); /* it has started, and knows what SIGTERM means */
     proc_signal(m->proc, SIGTERM);
     MUST_BE(proc_wait(m->proc, 6), 0);
     world_kill(m);
@@ -153,6 +154,7 @@ static int find_port(struct member *m)
 
 const char *world_url(struct member *m, const char *path)
 {
+    MUST(m->proc, "%s-svc %d does not run", service_names[m->service], m->number);
     if (m->port == 0)
         AWAIT(10, (m->port = find_port(m)) != 0 || !proc_alive(m->proc));
     MUST(m->port, "%s-svc %d ended before it listened", service_names[m->service], m->number);

@@ -9,7 +9,13 @@
 #define SUITES(X) \
     X(provider)   \
     X(stock)      \
-    X(paths)
+    X(paths)      \
+    X(producers)  \
+    X(copies)     \
+    X(kills)      \
+    X(owners)     \
+    X(letters)    \
+    X(servers)
 /* clang-format on */
 
 #define DECLARE(name) Suite *name##_suite(void);

@@ -1,0 +1,248 @@
+/* Several processes of a service: they share the lanes, lose them and get them back, are paused,
+ * come and go; in the middle of a load. */
+#include "suites.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+
+#include "web.h"
+#include "world.h"
+
+enum { LANES = 12, ORDERS = 1000, PATIENCE = 40 };
+
+static struct world *w;
+
+static void setup(void)
+{
+    w = world_new("owners", LANES, NULL);
+    world_start_all(w);
+    world_stock_load(w);
+    for (int s = 0; s < SERVICES; s++)
+        world_start(w, s, 1);
+}
+
+static void teardown(void)
+{
+    world_free(w);
+    w = NULL;
+}
+
+static int64_t ended(const char *name)
+{
+    return db_int(w->db,
+                  "select count(*) from orders where order_id ~ '^%s-[0-9]+$' and state in "
+                  "('PAID', 'CANCELLED')",
+                  name);
+}
+
+static int64_t lanes_of(struct member *m)
+{
+    json_t *answer = NULL;
+
+    if (web_get(&answer, "%s", world_url(m, "/lanes")) != 200)
+        return -1;
+    int64_t n = 0;
+    size_t i;
+    json_t *lane;
+    json_array_foreach(json_object_get(answer, "lanes"), i, lane) n +=
+        same(json_string_value(json_object_get(lane, "state")), "running");
+    json_decref(answer);
+    return n;
+}
+
+static bool are_shared(void)
+{
+    for (int s = 0; s < SERVICES; s++)
+        for (int number = 0; number < 2; number++)
+            if (lanes_of(world_member(w, s, number)) != LANES / 2)
+                return false;
+    return true;
+}
+
+static void all_well(const char *name, int n)
+{
+    world_settle(w, PATIENCE);
+    world_loaded(w, name, n);
+}
+
+/* Two processes of each service have half of the lanes each, and do the work of one. */
+START_TEST(two_processes_share_the_lanes)
+{
+    AWAIT(PATIENCE, are_shared());
+    world_load(w, "shared", 0, ORDERS);
+    all_well("shared", ORDERS);
+}
+END_TEST
+
+/* A process stopped (SIGSTOP) for longer than the session time-out loses its lanes to the other.
+ * When it goes on, with whatever it had in its hands, it does no harm (attacks 2, 4), and gets its
+ * share again. */
+static void pause_under_load(int service)
+{
+    struct member *paused = world_member(w, service, 1), *other = world_member(w, service, 0);
+    char name[32];
+
+    snprintf(name, sizeof name, "pause-%s", service_names[service]);
+    world_load(w, name, 0, ORDERS);
+    kafka_flush(10);
+    AWAIT(PATIENCE, ended(name) > 0);
+    proc_signal(paused->proc, SIGSTOP);
+    AWAIT(PATIENCE, lanes_of(other) == LANES);
+    world_load(w, name, ORDERS, ORDERS + 200);
+    kafka_flush(10);
+    AWAIT(PATIENCE, ended(name) == ORDERS + 200);
+    proc_signal(paused->proc, SIGCONT);
+    AWAIT(PATIENCE, are_shared());
+    all_well(name, ORDERS + 200);
+}
+
+START_TEST(order_svc_can_be_paused)
+{
+    pause_under_load(ORDER);
+}
+END_TEST
+
+START_TEST(inventory_svc_can_be_paused)
+{
+    pause_under_load(INVENTORY);
+}
+END_TEST
+
+START_TEST(payment_svc_can_be_paused)
+{
+    pause_under_load(PAYMENT);
+}
+END_TEST
+
+/* Attack 9: lanes that stay with a process through a rebalance are kept as they are: their term is
+ * not raised, nothing is sent again. */
+START_TEST(a_lane_that_stays_is_kept)
+{
+    struct member *stays = world_member(w, INVENTORY, 0);
+    const char *terms = "select string_agg(term::text, ' ' order by lane) from inventory_svc.lane"
+                        " where lane < 4";
+    char before[200];
+
+    snprintf(before, sizeof before, "%s", db_text(w->db, "%s", terms));
+    int kept = proc_count(stays->proc, "lane kept");
+    world_start(w, INVENTORY, 2);
+    AWAIT(PATIENCE, lanes_of(stays) == 4 && world_is_whole(w));
+    MUST(same(db_text(w->db, "%s", terms), before), "terms were %s, are %s", before,
+         db_text(w->db, "%s", terms));
+    MUST_BE(proc_count(stays->proc, "lane kept") - kept, 4);
+    world_kill(world_member(w, INVENTORY, 2));
+    AWAIT(PATIENCE, world_is_whole(w));
+}
+END_TEST
+
+/* Attack 7: processes come and go for ten seconds, of every service, in a load: no gap, no double
+ * effect, and then it goes on at its pace. */
+START_TEST(processes_come_and_go)
+{
+    int64_t until = test_now() + 10000000;
+    int sent = 0;
+
+    for (int round = 0; test_now() < until; round++) {
+        for (int s = 0; s < SERVICES; s++) {
+            struct member *m = world_member(w, s, 1);
+            if (m->proc && (round + s) % 2)
+                world_kill(m);
+            else if (m->proc)
+                world_stop(m);
+            else
+                world_start(w, s, 1);
+            world_load(w, "turns", sent, sent + 100);
+            kafka_flush(10);
+            sent += 100;
+            AWAIT(PATIENCE, ended("turns") > sent / 2);
+        }
+    }
+    for (int s = 0; s < SERVICES; s++)
+        if (!world_member(w, s, 1)->proc)
+            world_start(w, s, 1);
+    all_well("turns", sent);
+    AWAIT(PATIENCE, are_shared());
+}
+END_TEST
+
+/* Attack 39: two processes reserve the same two SKUs, in one order and the other, while people set
+ * their stock: no deadlock, no lost update. */
+START_TEST(stock_is_set_while_two_processes_reserve_it)
+{
+    enum { N = 1200 };
+
+    world_stock(w, "left", 1000000);
+    world_stock(w, "right", 1000000);
+    for (int i = 0; i < N; i++)
+        world_place(w, text("both-%d", i), i % 2 ? "left 1 1, right 2 1" : "right 2 1, left 1 1",
+                    i % 7 ? "tok_ok" : "tok_declined");
+    kafka_flush(10);
+    for (int i = 0; ended("both") < N; i++) {
+        const char *sku = i % 2 ? "left" : "right";
+        int number = i / 2 % 2;
+        long status =
+            web_post(NULL, world_url(world_member(w, INVENTORY, number), "/api/v1/inventory"), NULL,
+                     text("{\"sku\":\"%s\",\"quantity\":%d}", sku, 1000000 + i));
+        MUST_BE(status, 200);
+    }
+    world_settle(w, PATIENCE);
+    MUST_BE(db_int(w->db, "select count(*) from orders where order_id like 'both-%%' and state = "
+                          "'PAID'"),
+            N - (N + 6) / 7);
+    for (int number = 0; number < 2; number++)
+        MUST(!proc_said(world_member(w, INVENTORY, number)->proc, "deadlock"), "a deadlock");
+}
+END_TEST
+
+/* Attack 11: two processes with one SAGA_INSTANCE: one goes, and says why; the other goes on. */
+START_TEST(one_of_two_with_the_same_instance_ends)
+{
+    struct member *twin = world_start(w, PAYMENT, 7), *first = world_member(w, PAYMENT, 1);
+    struct proc *twin_proc;
+
+    AWAIT(PATIENCE, world_is_ready(twin));
+    world_kill(twin);
+    twin->number = 1; /* started again under the other's name */
+    first->number = 7;
+    twin = world_start(w, PAYMENT, 1);
+    first->number = 1;
+    twin->number = 7;
+    twin_proc = twin->proc;
+    AWAIT(PATIENCE, !proc_alive(twin_proc) || !proc_alive(first->proc));
+    struct member *gone = proc_alive(twin_proc) ? first : twin;
+    MUST_BE(proc_wait(gone->proc, 5), 70);
+    MUST(proc_said(gone->proc, "another process has SAGA_INSTANCE=payment-1"),
+         "it does not say why");
+    world_kill(gone);
+    world_load(w, "twin", 0, 100);
+    AWAIT(PATIENCE, world_is_whole(w));
+    all_well("twin", 100);
+}
+END_TEST
+
+/* RULES.md, invariants 1 to 8, of all of the above. */
+START_TEST(it_all_balances)
+{
+    world_audit(w);
+}
+END_TEST
+
+Suite *owners_suite(void)
+{
+    Suite *s = suite_create("owners");
+    TCase *t = tcase_create("all");
+
+    tcase_add_unchecked_fixture(t, setup, teardown);
+    tcase_add_test(t, two_processes_share_the_lanes);
+    tcase_add_test(t, order_svc_can_be_paused);
+    tcase_add_test(t, inventory_svc_can_be_paused);
+    tcase_add_test(t, payment_svc_can_be_paused);
+    tcase_add_test(t, a_lane_that_stays_is_kept);
+    tcase_add_test(t, processes_come_and_go);
+    tcase_add_test(t, stock_is_set_while_two_processes_reserve_it);
+    tcase_add_test(t, one_of_two_with_the_same_instance_ends);
+    tcase_add_test(t, it_all_balances);
+    suite_add_tcase(s, t);
+    return s;
+}

@@ -1,0 +1,168 @@
+/* Kafka and PostgreSQL go away in the middle of a load and come back: everything waits, nothing is
+ * lost. These are the servers of SAGA_RUN, stopped and started by deploy/local's scripts. */
+#include "suites.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "web.h"
+#include "world.h"
+
+enum { LANES = 12, ORDERS = 1000, PATIENCE = 60, AWAY = 10 /* s */, RSS_MAX = 80 * 1024 /* KiB */ };
+
+static struct world *w;
+
+/* Servers that people may be using are not ours to kill. */
+static bool are_ours(void)
+{
+    const char *run = getenv("SAGA_RUN"), *name = run ? strrchr(run, '/') : NULL;
+
+    return name && strncmp(name, "/run-", 5) == 0;
+}
+
+static void setup(void)
+{
+    MUST(are_ours(),
+         "set SAGA_RUN to build/run-SOMETHING and bring its servers up: this kills them");
+    w = world_new("servers", LANES, NULL);
+    world_start_all(w);
+    world_stock_load(w);
+}
+
+static void teardown(void)
+{
+    world_free(w);
+    w = NULL;
+}
+
+static int64_t ended(const char *name)
+{
+    return db_int(w->db,
+                  "select count(*) from orders where order_id ~ '^%s-[0-9]+$' and state in "
+                  "('PAID', 'CANCELLED')",
+                  name);
+}
+
+static void all_well(const char *name, int n)
+{
+    world_settle(w, PATIENCE);
+    world_loaded(w, name, n);
+    for (int s = 0; s < SERVICES; s++)
+        AWAIT(PATIENCE, world_is_ready(world_member(w, s, 0)));
+}
+
+static bool none_is_ready(void)
+{
+    for (int s = 0; s < SERVICES; s++)
+        if (world_is_ready(world_member(w, s, 0)))
+            return false;
+    return true;
+}
+
+/* PostgreSQL stopped at once, as by a crash (immediate shutdown: SIGQUIT), and recovered. */
+START_TEST(postgres_can_crash)
+{
+    world_load(w, "pg", 0, ORDERS);
+    kafka_flush(10);
+    AWAIT(PATIENCE, ended("pg") > ORDERS / 4);
+    shell("kill -QUIT $(head -n 1 $SAGA_RUN/postgres.pid)");
+    AWAIT(PATIENCE, none_is_ready()); /* and says so */
+    world_load(w, "pg", ORDERS, ORDERS + 200);
+    kafka_flush(10);
+    shell("deploy/local/start postgres");
+    all_well("pg", ORDERS + 200);
+}
+END_TEST
+
+/* PostgreSQL killed with -9. */
+START_TEST(postgres_can_be_killed)
+{
+    world_load(w, "pg-kill", 0, ORDERS);
+    kafka_flush(10);
+    AWAIT(PATIENCE, ended("pg-kill") > ORDERS / 4);
+    shell("deploy/local/kill postgres && deploy/local/start postgres");
+    all_well("pg-kill", ORDERS);
+}
+END_TEST
+
+/* Kafka killed with -9 and started again, twice. */
+START_TEST(kafka_can_be_killed)
+{
+    world_load(w, "kafka", 0, ORDERS);
+    kafka_flush(10);
+    for (int k = 1; k <= 2; k++) {
+        AWAIT(PATIENCE, ended("kafka") > ORDERS / 4 * k);
+        shell("deploy/local/kill kafka && deploy/local/start kafka");
+    }
+    all_well("kafka", ORDERS);
+}
+END_TEST
+
+/* Attack 17: Kafka is away for a while, at full load. The services keep what they have committed,
+ * take nothing more, and do not grow. */
+START_TEST(kafka_can_be_away)
+{
+    world_load(w, "away", 0, 2 * ORDERS);
+    kafka_flush(10);
+    AWAIT(PATIENCE, ended("away") > ORDERS / 4);
+    shell("deploy/local/kill kafka");
+    int64_t until = test_now() + AWAY * 1000000;
+    while (test_pause(until)) /* the time that it is away is what is tested */
+        for (int s = 0; s < SERVICES; s++) {
+            struct member *m = world_member(w, s, 0);
+            MUST(proc_alive(m->proc), "%s-svc has ended", service_names[s]);
+            MUST(proc_rss(m->proc) < RSS_MAX, "%s-svc has %ld KiB", service_names[s],
+                 proc_rss(m->proc));
+        }
+    for (int s = 0; s < SERVICES; s++)
+        MUST_BE(web_get(NULL, "%s", world_url(world_member(w, s, 0), "/livez")), 200);
+    shell("deploy/local/start kafka");
+    all_well("away", 2 * ORDERS);
+}
+END_TEST
+
+/* Services that are started while neither server is there wait for them. */
+START_TEST(services_wait_for_their_servers)
+{
+    for (int s = 0; s < SERVICES; s++)
+        world_kill(world_member(w, s, 0));
+    shell("deploy/local/kill kafka; deploy/local/kill postgres");
+    for (int s = 0; s < SERVICES; s++)
+        world_start(w, s, 0);
+    for (int s = 0; s < SERVICES; s++)
+        AWAIT(PATIENCE, proc_said(world_member(w, s, 0)->proc, "waiting for the database"));
+    shell("deploy/local/start postgres");
+    for (int s = 0; s < SERVICES; s++)
+        AWAIT(PATIENCE, proc_said(world_member(w, s, 0)->proc, "waiting for Kafka"));
+    shell("deploy/local/start kafka");
+    for (int s = 0; s < SERVICES; s++)
+        AWAIT(PATIENCE, world_is_ready(world_member(w, s, 0)));
+    world_load(w, "waited", 0, 100);
+    all_well("waited", 100);
+}
+END_TEST
+
+/* RULES.md, invariants 1 to 8, of all of the above. */
+START_TEST(it_all_balances)
+{
+    world_audit(w);
+}
+END_TEST
+
+Suite *servers_suite(void)
+{
+    Suite *s = suite_create("servers");
+    TCase *t = tcase_create("all");
+
+    tcase_add_unchecked_fixture(t, setup, teardown);
+    tcase_add_test(t, postgres_can_crash);
+    tcase_add_test(t, postgres_can_be_killed);
+    tcase_add_test(t, kafka_can_be_killed);
+    tcase_add_test(t, kafka_can_be_away);
+    tcase_add_test(t, services_wait_for_their_servers);
+    tcase_add_test(t, it_all_balances);
+    suite_add_tcase(s, t);
+    return s;
+}
