@@ -360,7 +360,8 @@ static size_t unescape(void *cls, struct MHD_Connection *connection, char *text)
 static struct saga_pg *session(const struct saga_conf *conf, const struct saga_service *service)
 {
     char name[160], schema[80];
-    snprintf(name, sizeof name, "%s-svc", service->name); /* the engine's, so that a taker may end it */
+    snprintf(name, sizeof name, "%s-svc",
+             service->name); /* the engine's, so that a taker may end it */
     snprintf(schema, sizeof schema, "%s_svc", service->name);
     struct saga_pg *made = saga_pg_new(conf->database, name, schema);
     saga_pg_session(made, "set statement_timeout = '5s'");
