@@ -7,15 +7,17 @@
 
 /* clang-format off */
 #define SUITES(X) \
+    X(servers)    \
     X(provider)   \
     X(stock)      \
     X(paths)      \
     X(producers)  \
     X(copies)     \
+    X(letters)    \
+    X(gaps)       \
     X(kills)      \
     X(owners)     \
-    X(letters)    \
-    X(servers)
+    X(flood)
 /* clang-format on */
 
 #define DECLARE(name) Suite *name##_suite(void);

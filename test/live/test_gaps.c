@@ -1,0 +1,186 @@
+/* A service alone, whose neighbours are played by the test: what it does with events that come in
+ * any order, that are missing, or that do not follow from what it knows. */
+#include "suites.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+#include "lane.h"
+#include "web.h"
+#include "world.h"
+
+enum { LANES = 2, PATIENCE = 15 };
+#define TERM "1795513885123"
+
+static struct world *w;
+static struct member *inventory;
+
+static void setup(void)
+{
+    w = world_new("gaps", LANES, NULL);
+    inventory = world_start(w, INVENTORY, 0);
+    AWAIT(PATIENCE, world_is_ready(inventory));
+    world_stock(w, "apple", 1000000);
+}
+
+static void teardown(void)
+{
+    world_free(w);
+    w = NULL;
+}
+
+/* An order of a lane: the first of "<name>-0", "<name>-1", ... that belongs there. */
+static const char *order_in(int32_t lane, const char *name)
+{
+    for (int i = 0;; i++) {
+        const char *order = text("%s-%d", name, i);
+        if (saga_lane_of(order, strlen(order), LANES) == lane)
+            return order;
+    }
+}
+
+/* OrderCreated number seq of a lane, after number previous (0: it is the first), as order-svc would
+ * write it. */
+static void created(int32_t lane, int seq, int previous, const char *order)
+{
+    const char *before = previous ? text("\"previousid\":\"%d.%d." TERM "\",", lane, previous) : "";
+
+    kafka_send(&(struct kafka_record){
+        .topic = world_topic(w, "order.events"),
+        .partition = lane,
+        .key = order,
+        .value =
+            text("{\"specversion\":\"1.0\",\"id\":\"%d.%d." TERM "\",\"source\":\"/order-svc\","
+                 "\"type\":\"OrderCreated\",\"subject\":\"%s\","
+                 "\"time\":\"2026-11-24T13:31:25.123Z\",%s\"causationid\":\"order.requests/0/1\","
+                 "\"data\":{\"order_id\":\"%s\",\"customer_id\":\"ann\",\"currency\":\"EUR\","
+                 "\"amount\":150,\"lines\":[{\"sku\":\"apple\",\"quantity\":1,"
+                 "\"unit_price\":150}],\"payment\":{\"mode\":\"now\",\"token\":\"tok_ok\"}}}",
+                 lane, seq, order, before, order)});
+}
+
+static int64_t held(void)
+{
+    return db_int(w->db, "select count(*) from reservation where state = 'HELD'");
+}
+
+/* The lane's input as /lanes shows it: a member of its first input. */
+static int64_t shown(int32_t lane, const char *member)
+{
+    json_t *answer;
+    int64_t value = -1;
+
+    MUST_BE(web_get(&answer, "%s", world_url(inventory, "/lanes")), 200);
+    json_t *input = json_array_get(
+        json_object_get(json_array_get(json_object_get(answer, "lanes"), (size_t)lane), "inputs"),
+        0);
+    json_t *found = json_object_get(input, member);
+    if (json_is_integer(found))
+        value = json_integer_value(found);
+    json_decref(answer);
+    return value;
+}
+
+/* Attack 18: 1, 2, then 4, 5 before 3: what is missing is waited for; then all are applied, each
+ * once, in the order of the chain. Sequence numbers may jump. */
+START_TEST(events_in_another_order_are_applied_in_theirs)
+{
+    static const int seqs[] = {5, 7, 12, 13, 9}, previous[] = {0, 5, 9, 12, 7};
+
+    for (int i = 0; i < 5; i++)
+        created(0, seqs[i], previous[i], order_in(0, text("swap%d", i)));
+    kafka_flush(5);
+    AWAIT(PATIENCE, held() == 5);
+    AWAIT(PATIENCE, shown(0, "held") == -1);
+
+    struct kafka_log *log = kafka_read(world_topic(w, "inventory.events"));
+    static const int order[] = {0, 1, 4, 2, 3};
+    MUST_BE(log->n, 5);
+    for (int i = 0; i < 5; i++)
+        MUST(same(log->at[i].key, order_in(0, text("swap%d", order[i]))), "place %d: %s", i,
+             log->at[i].key);
+    kafka_log_free(log);
+}
+END_TEST
+
+/* Attack 19: a gap that nobody fills is held, also by a restart; the other lane goes on. When what
+ * was missing comes after all, the lane goes on, too. */
+START_TEST(an_open_gap_stops_its_lane_only)
+{
+    created(0, 15, 14, order_in(0, "late-b"));
+    created(1, 1, 0, order_in(1, "other"));
+    kafka_flush(5);
+    AWAIT(PATIENCE, held() == 6);
+    AWAIT(PATIENCE, proc_said(inventory->proc, "a gap stays open"));
+    AWAIT(PATIENCE, shown(0, "held") == 5);
+    world_kill(inventory);
+    world_start(w, INVENTORY, 0);
+    AWAIT(PATIENCE, world_is_ready(inventory));
+    created(1, 2, 1, order_in(1, "another"));
+    kafka_flush(5);
+    AWAIT(PATIENCE, held() == 7);
+    AWAIT(PATIENCE, shown(0, "held") == 5);
+    created(0, 14, 13, order_in(0, "late-a"));
+    kafka_flush(5);
+    AWAIT(PATIENCE, held() == 9);
+    AWAIT(PATIENCE, shown(0, "held") == -1);
+}
+END_TEST
+
+/* An event that does not follow from what is known, and is not known itself, is another history:
+ * the input stops, loudly, and only in its lane. */
+START_TEST(a_fork_stops_its_lane_only)
+{
+    created(0, 13, 7, order_in(0, "fork")); /* 13 is known, and follows 12 */
+    created(1, 3, 2, order_in(1, "third"));
+    kafka_flush(5);
+    AWAIT(PATIENCE, held() == 10);
+    created(0, 16, 15, order_in(0, "next"));
+    kafka_flush(5);
+    AWAIT(PATIENCE, held() == 11);
+    kafka_send(&(struct kafka_record){
+        .topic = world_topic(w, "order.events"),
+        .partition = 0,
+        .value =
+            "{\"specversion\":\"1.0\",\"id\":\"0.3.1895513885123\",\"source\":\"/order-svc\","
+            "\"type\":\"OrderCompleted\",\"subject\":\"x\",\"previousid\":\"0.2.1795513885123\","
+            "\"time\":\"2026-11-24T13:31:25.123Z\",\"causationid\":\"a\","
+            "\"data\":{\"order_id\":\"x\"}}"});
+    created(1, 4, 3, order_in(1, "fourth"));
+    kafka_flush(5);
+    AWAIT(PATIENCE, held() == 12);
+    AWAIT(PATIENCE, proc_said(inventory->proc, "fork"));
+    created(0, 17, 16, order_in(0, "behind"));
+    created(1, 5, 4, order_in(1, "fifth"));
+    kafka_flush(5);
+    AWAIT(PATIENCE, held() == 13);
+    MUST(same(db_text(w->db, "select coalesce(string_agg(order_id, ' '), '') from reservation"
+                             " where order_id like 'behind%%'"),
+              ""),
+         "it was applied behind a fork");
+    MUST_BE(web_get(NULL, "%s", world_url(inventory, "/livez")), 200);
+}
+END_TEST
+
+/* Stock balances all the same. */
+START_TEST(stock_balances)
+{
+    MUST_BE(db_int(w->db, "select count(*) from stock where available + reserved = received and "
+                          "reserved = 13"),
+            1);
+}
+END_TEST
+
+Suite *gaps_suite(void)
+{
+    Suite *s = suite_create("gaps");
+    TCase *t = tcase_create("all");
+
+    tcase_add_unchecked_fixture(t, setup, teardown);
+    tcase_add_test(t, events_in_another_order_are_applied_in_theirs);
+    tcase_add_test(t, an_open_gap_stops_its_lane_only);
+    tcase_add_test(t, a_fork_stops_its_lane_only);
+    tcase_add_test(t, stock_balances);
+    suite_add_tcase(s, t);
+    return s;
+}
