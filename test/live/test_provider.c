@@ -378,6 +378,11 @@ START_TEST(a_lost_connection_is_unknown)
     db_run(db, "begin; lock table ledger");
     ck_assert_int_eq(pthread_create(&thread, NULL, call_in_thread, calls), 0);
     AWAIT(PATIENCE_S, db_int(db, "select count(*) " WAITING) == 1);
+    int64_t first = db_int(db, "select pid " WAITING);
+    db_run(db, "select pg_terminate_backend(pid) " WAITING);
+    /* asked once more, on a new connection: the one before may have died long ago */
+    AWAIT(PATIENCE_S,
+          db_int(db, "select count(*) " WAITING " and pid <> %lld", (long long)first) == 1);
     db_run(db, "select pg_terminate_backend(pid) " WAITING);
     expect("o", &charge_unknown, "the provider cannot be reached");
     db_run(db, "rollback");
