@@ -39,6 +39,7 @@ static void become(const char *program, const char *const *env, const char *log,
     int in = open("/dev/null", O_RDONLY | O_CLOEXEC);
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
+    setpgid(0, 0); /* a stopped one would have the kernel hang up our group if its leader ends */
     if (getppid() != parent || out < 0 || in < 0)
         _exit(127);
     dup2(in, 0);
