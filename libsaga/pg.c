@@ -129,12 +129,12 @@ static int lost(struct saga_pg *pg, struct saga_err *err)
 int saga_pg_connect(struct saga_pg *pg, struct saga_err *err)
 {
     char options[200];
-    /* clang-format off: in pairs */
-    const char *keys[] = {"dbname", "application_name", "client_encoding", "options", "connect_timeout",
-                          "tcp_user_timeout", "keepalives_idle", "keepalives_interval", NULL};
-    const char *values[] = {pg->conninfo, pg->name, "UTF8", options, "5",
-                            "10000", "5", "5", NULL}; /* a server that is gone without a word */
-    /* clang-format on */
+    const char *keys[] = {"dbname",          "application_name",    "client_encoding",
+                          "options",         "connect_timeout",     "tcp_user_timeout",
+                          "keepalives_idle", "keepalives_interval", NULL};
+    const char *values[] = {
+        pg->conninfo, pg->name, "UTF8", options, "5",
+        "10000",      "5",      "5",    NULL}; /* a server that is gone without a word */
 
     if (saga_pg_connected(pg))
         return 0;
