@@ -41,14 +41,11 @@ sql() { # QUERY [DATABASE] -> unaligned text
 
 # ---- A fresh system ----
 
-system_number=0
-
-# fresh NAME: a database and topics of that name, the services' tables made, every lane taken once, much stock
+# fresh NAME: a database and topics of a new name with that start, the services' tables made, every lane taken once, much stock
 # of a thousand articles. The services are stopped.
 fresh() {
-    ((system_number += 1))
-    SAGA_TOPIC_PREFIX=$1-$system_number.
-    PGDATABASE=$1-$system_number
+    PGDATABASE=$1-$(now_ms)
+    SAGA_TOPIC_PREFIX=$PGDATABASE.
     export SAGA_TOPIC_PREFIX PGDATABASE
     sql "create database \"$PGDATABASE\"" saga
     topics_apply
@@ -100,11 +97,12 @@ services_start() {
 }
 
 services_stop() {
-    local service
+    local service stopping=()
     for service in $SAGA_SERVICES; do
         service_stop "$service" &
+        stopping+=($!)
     done
-    wait
+    wait "${stopping[@]}"
 }
 
 # ---- What it used ----
