@@ -36,6 +36,8 @@ static const char *const consumer[][2] = {
     {"topic.metadata.refresh.interval.ms", "5000"}, /* topics that are made after our start */
 };
 
+enum { FENCED_ONCE = 60 /* s */ };
+
 static void on_log(const rd_kafka_t *rk, int level, const char *facility, const char *text)
 {
     (void)rk;
@@ -190,7 +192,8 @@ static void on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t code,
     struct saga_bus *bus = opaque;
     int32_t highest = -1;
 
-    if (bus->closing) { /* on the closing thread: the engine is not to be told, or never ran */
+    if (bus->closing ||
+        rk != bus->consumer) { /* on a closing thread: the engine is not to be told */
         rd_kafka_assign(rk, NULL);
         return;
     }
@@ -232,7 +235,7 @@ static int subscribe(struct saga_bus *bus, struct saga_err *err)
     return code ? saga_err(err, SAGA_FATAL, "subscribe: %s", rd_kafka_err2str(code)) : 0;
 }
 
-static int join(struct saga_bus *bus, const char *group, struct saga_err *err)
+static int join(struct saga_bus *bus, struct saga_err *err)
 {
     char text[300], timeout[24], beat[24];
     rd_kafka_conf_t *rc = saga_bus_conf(bus, consumer, sizeof consumer / sizeof *consumer, err);
@@ -241,7 +244,7 @@ static int join(struct saga_bus *bus, const char *group, struct saga_err *err)
         return SAGA_FATAL;
     snprintf(timeout, sizeof timeout, "%" PRId64, bus->conf->session_timeout / 1000);
     snprintf(beat, sizeof beat, "%" PRId64, bus->conf->session_timeout / 1000 / 5);
-    if (saga_bus_set(rc, "group.id", saga_bus_name(bus, group, text, sizeof text), err) < 0 ||
+    if (saga_bus_set(rc, "group.id", saga_bus_name(bus, bus->group, text, sizeof text), err) < 0 ||
         saga_bus_set(rc, "group.instance.id", bus->conf->instance, err) < 0 ||
         saga_bus_set(rc, "session.timeout.ms", timeout, err) < 0 ||
         saga_bus_set(rc, "heartbeat.interval.ms", beat, err) < 0) {
@@ -259,6 +262,45 @@ static int join(struct saga_bus *bus, const char *group, struct saga_err *err)
     return subscribe(bus, err);
 }
 
+static void *destroy(void *consumer_given_up)
+{
+    rd_kafka_destroy(consumer_given_up);
+    return NULL;
+}
+
+/* A member can be fenced by itself: a commit that waited while the broker was away arrives after the
+ * member has joined again. So the first time in a minute we join anew; of two processes with one
+ * SAGA_INSTANCE the first that is fenced again has to go. */
+static int join_again(struct saga_bus *bus, struct saga_err *err)
+{
+    struct timespec now;
+    pthread_t thread;
+    rd_kafka_t *old = bus->consumer;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    if (bus->fatal != RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID ||
+        (bus->joined_again && now.tv_sec - bus->joined_again < FENCED_ONCE))
+        return saga_err(err, SAGA_FATAL,
+                        bus->fatal == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID
+                            ? "another process has SAGA_INSTANCE=%s in this group: give each its "
+                              "own (%s)"
+                            : "kafka consumer of %s: %s",
+                        bus->conf->instance, bus->fatal_text);
+    saga_log_text(SAGA_WARN, "fenced: joining the group again", bus->fatal_text);
+    bus->joined_again = now.tv_sec;
+    bus->fatal = RD_KAFKA_RESP_ERR_NO_ERROR;
+    if (bus->current)
+        rd_kafka_message_destroy(bus->current);
+    bus->current = NULL;
+    bus->consumer = NULL;
+    bus->lanes_n = 0;
+    bus->reassign = false;
+    if (pthread_create(&thread, NULL, destroy, old) == 0) /* it may hang */
+        pthread_detach(thread);
+    bus->events.assigned(bus->events.owner, NULL, 0);
+    return join(bus, err);
+}
+
 struct saga_bus *saga_bus_new(const struct saga_conf *conf, const char *group,
                               const char *const *topics, const struct saga_bus_events *events,
                               struct saga_err *err)
@@ -267,11 +309,12 @@ struct saga_bus *saga_bus_new(const struct saga_conf *conf, const char *group,
 
     if (!bus)
         abort();
-    *bus = (struct saga_bus){.conf = conf, .events = *events, .topics = topics, .up = true};
+    *bus = (struct saga_bus){
+        .conf = conf, .group = strdup(group), .events = *events, .topics = topics, .up = true};
     while (topics[bus->topics_n])
         bus->topics_n++;
     bus->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (saga_bus_renew(bus, err) < 0 || join(bus, group, err) < 0) {
+    if (saga_bus_renew(bus, err) < 0 || join(bus, err) < 0) {
         saga_bus_close(bus, 100);
         return NULL;
     }
@@ -324,13 +367,8 @@ int saga_bus_serve(struct saga_bus *bus, struct saga_err *err)
     if (read(bus->fd, &count, sizeof count) < 0 && errno != EAGAIN)
         return saga_err(err, SAGA_FATAL, "eventfd: %s", strerror(errno));
     rd_kafka_poll(bus->producer, 0);
-    if (bus->fatal)
-        return saga_err(err, SAGA_FATAL,
-                        bus->fatal == RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID
-                            ? "another process has SAGA_INSTANCE=%s in this group: give each its "
-                              "own (%s)"
-                            : "kafka consumer of %s: %s",
-                        bus->conf->instance, bus->fatal_text);
+    if (bus->fatal && join_again(bus, err) < 0)
+        return SAGA_FATAL;
     if (bus->producer_dead)
         return saga_err(err, SAGA_RETRY, "kafka producer failed");
     return 0;

@@ -4,6 +4,7 @@
 
 #include <librdkafka/rdkafka.h>
 #include <poll.h>
+#include <time.h>
 
 #include "bus.h"
 
@@ -47,7 +48,9 @@ struct saga_bus {
     bool producer_dead;
     /* state */
     volatile bool up, closing, closed;
+    const char *group;
     rd_kafka_resp_err_t fatal;
+    time_t joined_again; /* monotonic, 0: never */
     char fatal_text[128];
     char *cluster;
 };
