@@ -231,6 +231,15 @@ END_TEST
 
 /* ---- From the beginning ---- */
 
+/* What is known to be in Kafka has been stored too (a second after the last report): a restart sends
+ * nothing again, which would show as second copies of dead letters. */
+static void stored(void)
+{
+    for (int s = 0; s < SERVICES; s++)
+        AWAIT(PATIENCE, db_int(w->db, "select count(*) from %s_svc.lane where published < last_seq",
+                               service_names[s]) == 0);
+}
+
 /* Attack 21: the group's offsets set to the beginning by Kafka's tool change nothing: they are for
  * lag tools. And where our own positions are set to the beginning, the chain knows what it has
  * seen: no effect twice, no dead letter twice. */
@@ -240,6 +249,7 @@ START_TEST(reading_from_the_beginning_changes_nothing)
     int64_t out = emitted(), dead = dead_letters();
 
     snprintf(before, sizeof before, "%s", state_of_all());
+    stored();
     for (int s = 0; s < SERVICES; s++)
         world_stop(world_member(w, s, 0));
     for (int s = 0; s < SERVICES; s++)
@@ -251,6 +261,7 @@ START_TEST(reading_from_the_beginning_changes_nothing)
     world_start_all(w);
     world_settle(w, PATIENCE);
     MUST_BE(emitted(), out);
+    stored();
     for (int s = 0; s < SERVICES; s++)
         world_kill(world_member(w, s, 0));
     for (int s = 0; s < SERVICES; s++)
