@@ -169,12 +169,13 @@ bool world_is_ready(struct member *m)
 
 /* ---- Lanes ---- */
 
+static char unread[256]; /* what world_settle waits for */
+
 struct standing { /* of a service's lanes, told by its processes */
     bool running[64], read[64], published[64];
 };
 
-static void look_at(struct world *w, const struct member *m, json_t *lane, int64_t (*ends)[64],
-                    struct standing *s)
+static void look_at(const struct member *m, json_t *lane, int64_t (*ends)[64], struct standing *s)
 {
     json_t *input;
     size_t i;
@@ -194,10 +195,13 @@ static void look_at(struct world *w, const struct member *m, json_t *lane, int64
         int t = same(topic, "order.requests") ? SERVICES : 0;
         while (t < SERVICES && !same(topic, text("%s.events", service_names[t])))
             t++;
-        if (ends && (next < ends[t][n] || !json_is_null(json_object_get(input, "held"))))
+        if (ends && (next < ends[t][n] || !json_is_null(json_object_get(input, "held")))) {
             s->read[n] = false;
+            snprintf(unread, sizeof unread, "%s-svc %d has read %s/%d to %lld of %lld",
+                     service_names[m->service], m->number, topic, n, (long long)next,
+                     (long long)ends[t][n]);
+        }
     }
-    (void)w;
 }
 
 static void look(struct world *w, int service, int64_t (*ends)[64], struct standing *s)
@@ -213,7 +217,7 @@ static void look(struct world *w, int service, int64_t (*ends)[64], struct stand
         MUST(proc_alive(m->proc), "%s-svc %d has ended", service_names[service], m->number);
         if (web_get(&answer, "%s", world_url(m, "/lanes")) != 200)
             continue;
-        json_array_foreach(json_object_get(answer, "lanes"), i, lane) look_at(w, m, lane, ends, s);
+        json_array_foreach(json_object_get(answer, "lanes"), i, lane) look_at(m, lane, ends, s);
         json_decref(answer);
     }
 }
@@ -248,13 +252,19 @@ static bool is_settled(struct world *w)
     memset(before, 0, sizeof before);
     memset(after, 0, sizeof after);
     ask_ends(w, before);
+    snprintf(unread, sizeof unread, "calls are open");
     if (db_int(w->db, "select count(*) from payment where state in ('CHARGING', 'REFUNDING')"))
         return false;
     for (int service = 0; service < SERVICES; service++) {
         look(w, service, before, &s);
         for (int i = 0; i < w->lanes; i++)
-            if (!s.running[i] || !s.read[i] || !s.published[i])
+            if (!s.running[i] || !s.read[i] || !s.published[i]) {
+                if (!s.running[i] || s.read[i])
+                    snprintf(unread, sizeof unread, "lane %d of %s-svc is %s", i,
+                             service_names[service],
+                             s.running[i] ? "not published" : "not running");
                 return false;
+            }
     }
     ask_ends(w, after);
     return memcmp(before, after, sizeof before) == 0;
@@ -262,6 +272,9 @@ static bool is_settled(struct world *w)
 
 void world_settle(struct world *w, double seconds)
 {
+    int64_t until = test_now() + (int64_t)(seconds * 1e6);
+
     kafka_flush(seconds);
-    AWAIT(seconds, is_settled(w));
+    while (!is_settled(w))
+        MUST(test_pause(until), "not settled in %g s: %s", seconds, unread);
 }
