@@ -77,7 +77,9 @@ static rd_kafka_t *client(rd_kafka_type_t type, const char *const (*settings)[2]
     char text[256];
 
     if (rd_kafka_conf_set(conf, "bootstrap.servers", brokers ? brokers : "127.0.0.1:9092", text,
-                          sizeof text))
+                          sizeof text) ||
+        rd_kafka_conf_set(conf, "log_level", "0", text,
+                          sizeof text)) /* what matters ends in fail() */
         fail("%s", text);
     for (; (*settings)[0]; settings++)
         if (rd_kafka_conf_set(conf, (*settings)[0], (*settings)[1], text, sizeof text))
