@@ -175,7 +175,9 @@ struct standing { /* of a service's lanes, told by its processes */
     bool running[64], read[64], published[64];
 };
 
-static void look_at(const struct member *m, json_t *lane, int64_t (*ends)[64], struct standing *s)
+/* seqs: of the lanes' newest outbox rows, as the database has them. */
+static void look_at(const struct member *m, json_t *lane, int64_t (*ends)[64], const int64_t *seqs,
+                    struct standing *s)
 {
     json_t *input;
     size_t i;
@@ -185,8 +187,7 @@ static void look_at(const struct member *m, json_t *lane, int64_t (*ends)[64], s
     MUST(!same(state, "stopped"), "lane %d of %s-svc is stopped: %s", n, service_names[m->service],
          json_string_value(json_object_get(lane, "why")));
     s->running[n] = same(state, "running");
-    s->published[n] = json_integer_value(json_object_get(lane, "published")) ==
-                      json_integer_value(json_object_get(lane, "last_seq"));
+    s->published[n] = !seqs || json_integer_value(json_object_get(lane, "published")) >= seqs[n];
     s->read[n] = true;
     json_array_foreach(json_object_get(lane, "inputs"), i, input)
     {
@@ -204,7 +205,8 @@ static void look_at(const struct member *m, json_t *lane, int64_t (*ends)[64], s
     }
 }
 
-static void look(struct world *w, int service, int64_t (*ends)[64], struct standing *s)
+static void look(struct world *w, int service, int64_t (*ends)[64], const int64_t *seqs,
+                 struct standing *s)
 {
     json_t *answer, *lane;
     size_t i;
@@ -217,7 +219,8 @@ static void look(struct world *w, int service, int64_t (*ends)[64], struct stand
         MUST(proc_alive(m->proc), "%s-svc %d has ended", service_names[service], m->number);
         if (web_get(&answer, "%s", world_url(m, "/lanes")) != 200)
             continue;
-        json_array_foreach(json_object_get(answer, "lanes"), i, lane) look_at(m, lane, ends, s);
+        json_array_foreach(json_object_get(answer, "lanes"), i, lane)
+            look_at(m, lane, ends, seqs, s);
         json_decref(answer);
     }
 }
@@ -227,7 +230,7 @@ bool world_is_whole(struct world *w)
     struct standing s;
 
     for (int service = 0; service < SERVICES; service++) {
-        look(w, service, NULL, &s);
+        look(w, service, NULL, NULL, &s);
         for (int i = 0; i < w->lanes; i++)
             if (!s.running[i])
                 return false;
@@ -242,11 +245,22 @@ static void ask_ends(struct world *w, int64_t (*ends)[64])
     kafka_ends(world_topic(w, "order.requests"), w->lanes, ends[SERVICES]);
 }
 
-/* Ends before and after the look are the same, so what the processes said of themselves, perhaps a
- * moment ago, is true of that whole time. */
+static void ask_seqs(struct world *w, int service, int64_t *seqs)
+{
+    const char *at =
+        db_text(w->db, "select string_agg(last_seq::text, ' ' order by lane) from %s_svc.lane",
+                service_names[service]);
+
+    for (int i = 0; i < w->lanes && at; i++)
+        seqs[i] = strtoll(at, (char **)&at, 10);
+}
+
+/* In this order: the topics' ends, no call is open, what was written until then; by what the
+ * processes say of themselves, perhaps of a moment ago, all of that has been published and all that
+ * was in the topics has been read; and the ends are still the same. */
 static bool is_settled(struct world *w)
 {
-    int64_t before[SERVICES + 1][64], after[SERVICES + 1][64];
+    int64_t before[SERVICES + 1][64], after[SERVICES + 1][64], seqs[SERVICES][64] = {{0}};
     struct standing s;
 
     memset(before, 0, sizeof before);
@@ -255,8 +269,10 @@ static bool is_settled(struct world *w)
     snprintf(unread, sizeof unread, "calls are open");
     if (db_int(w->db, "select count(*) from payment where state in ('CHARGING', 'REFUNDING')"))
         return false;
+    for (int service = 0; service < SERVICES; service++)
+        ask_seqs(w, service, seqs[service]);
     for (int service = 0; service < SERVICES; service++) {
-        look(w, service, before, &s);
+        look(w, service, before, seqs[service], &s);
         for (int i = 0; i < w->lanes; i++)
             if (!s.running[i] || !s.read[i] || !s.published[i]) {
                 if (!s.running[i] || s.read[i])

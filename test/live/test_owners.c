@@ -115,6 +115,31 @@ START_TEST(payment_svc_can_be_paused)
 }
 END_TEST
 
+/* Attacks 2, 3: an owner is paused inside its transaction, with lanes and stock locked. Its session is
+ * ended by him who needs the rows; when it goes on nothing of that transaction remains. */
+START_TEST(an_owner_paused_inside_its_transaction_is_ended)
+{
+    struct member *paused = world_member(w, INVENTORY, 1), *other = world_member(w, INVENTORY, 0);
+    struct db *person = db_new(w->database);
+
+    db_run(person, "begin; select from stock where sku like 'load-%%' order by sku for update");
+    world_load(w, "inside", 0, ORDERS);
+    kafka_flush(10);
+    AWAIT(PATIENCE, db_int(w->db,
+                           "select count(distinct pid) from pg_stat_activity where datname = '%s' "
+                           "and application_name = 'inventory-svc' and wait_event_type = 'Lock'",
+                           w->database) == 2);
+    proc_signal(paused->proc, SIGSTOP);
+    db_run(person, "commit");
+    db_free(person);
+    AWAIT(PATIENCE, lanes_of(other) == LANES && ended("inside") == ORDERS);
+    MUST(proc_said(other->proc, "ended sessions of a silent owner"), "nobody was ended");
+    proc_signal(paused->proc, SIGCONT);
+    AWAIT(PATIENCE, are_shared());
+    all_well("inside", ORDERS);
+}
+END_TEST
+
 /* Attack 9: lanes that stay with a process through a rebalance are kept as they are: their term is
  * not raised, nothing is sent again. */
 START_TEST(a_lane_that_stays_is_kept)
@@ -238,6 +263,7 @@ Suite *owners_suite(void)
     tcase_add_test(t, order_svc_can_be_paused);
     tcase_add_test(t, inventory_svc_can_be_paused);
     tcase_add_test(t, payment_svc_can_be_paused);
+    tcase_add_test(t, an_owner_paused_inside_its_transaction_is_ended);
     tcase_add_test(t, a_lane_that_stays_is_kept);
     tcase_add_test(t, processes_come_and_go);
     tcase_add_test(t, stock_is_set_while_two_processes_reserve_it);
