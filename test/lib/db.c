@@ -34,6 +34,11 @@ void db_free(struct db *db)
     free(db);
 }
 
+static void ignore(void *unused, const char *notice)
+{
+    (void)unused, (void)notice;
+}
+
 static void connect_to(struct db *db)
 {
     const char *const names[] = {"dbname", "application_name", db->database ? "dbname" : NULL,
@@ -42,6 +47,7 @@ static void connect_to(struct db *db)
 
     PQfinish(db->conn);
     db->conn = PQconnectdbParams(names, values, 1);
+    PQsetNoticeProcessor(db->conn, ignore, NULL);
     if (PQstatus(db->conn) == CONNECTION_OK)
         PQclear(PQexec(db->conn, "set client_min_messages = warning;"
                                  "set search_path = order_svc, inventory_svc, payment_svc"));
