@@ -369,7 +369,7 @@ static int64_t pause_of(const struct saga_engine *e, int64_t now)
 
     if (now < e->retry_at)
         return e->retry_at - now;
-    if (input && (e->more || now >= e->started + 2 * e->lasted))
+    if (e->more || (input && now >= e->started + 2 * e->lasted)) /* more: no event announces it */
         return 0;
     if (input)
         return e->started + 2 * e->lasted - now;
