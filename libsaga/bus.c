@@ -1,4 +1,5 @@
-/* Kafka by librdkafka: the group's consumer and where it reads. The producer is bus_send.c. */
+/* Kafka by librdkafka: membership of the service's group, which says what lanes are ours, and what is asked
+ * of the broker. Reading is bus_read.c, sending bus_send.c. */
 #include "bus_private.h"
 
 #include <errno.h>
@@ -21,17 +22,9 @@ static const char *const common[][2] = {
     {"log.connection.close", "false"},
 };
 
-static const char *const consumer[][2] = {
+static const char *const member[][2] = {
     {"enable.auto.commit", "false"},
-    {"enable.auto.offset.store", "false"},
-    {"auto.offset.reset", "error"}, /* a lost position is found, never jumped over */
     {"partition.assignment.strategy", "range"},
-    {"enable.partition.eof", "false"},
-    {"queued.max.messages.kbytes", "8192"},
-    {"fetch.max.bytes", "8388608"},
-    {"fetch.message.max.bytes", "1048576"},
-    {"fetch.wait.max.ms", "500"},
-    {"fetch.error.backoff.ms", "100"},
     {"max.poll.interval.ms", "300000"},
     {"topic.metadata.refresh.interval.ms", "5000"}, /* topics that are made after our start */
 };
@@ -124,59 +117,9 @@ void saga_bus_wake(struct saga_bus *bus, rd_kafka_queue_t *queue)
     static const uint64_t one = 1;
 
     rd_kafka_queue_io_event_enable(queue, bus->fd, &one, sizeof one);
-    rd_kafka_queue_destroy(queue);
 }
 
 /* ---- Assignment ---- */
-
-/* Fetches what is being read from where it is to be read; what waits is paused. What nobody has told
- * the position of is left out: fetched from anywhere it could be reported as out of range later. */
-static void assign(struct saga_bus *bus)
-{
-    rd_kafka_topic_partition_list_t *all, *idle, *busy;
-    char name[300];
-
-    all = rd_kafka_topic_partition_list_new(bus->lanes_n * bus->topics_n);
-    idle = rd_kafka_topic_partition_list_new(bus->lanes_n * bus->topics_n);
-    busy = rd_kafka_topic_partition_list_new(bus->lanes_n * bus->topics_n);
-    for (int t = 0; t < bus->topics_n; t++) {
-        saga_bus_name(bus, bus->topics[t], name, sizeof name);
-        for (int i = 0; i < bus->lanes_n; i++) {
-            struct position *p = &bus->position[t][bus->lanes[i]];
-            if (p->offset < 0)
-                continue;
-            rd_kafka_topic_partition_list_add(all, name, bus->lanes[i])->offset = p->offset;
-            rd_kafka_topic_partition_list_add(p->reading ? busy : idle, name, bus->lanes[i]);
-        }
-    }
-    rd_kafka_resp_err_t code = rd_kafka_assign(bus->consumer, all);
-    if (code)
-        saga_log_text(SAGA_WARN, "assign", rd_kafka_err2str(code));
-    if (idle->cnt)
-        rd_kafka_pause_partitions(bus->consumer, idle);
-    if (busy->cnt)
-        rd_kafka_resume_partitions(bus->consumer, busy);
-    rd_kafka_topic_partition_list_destroy(all);
-    rd_kafka_topic_partition_list_destroy(idle);
-    rd_kafka_topic_partition_list_destroy(busy);
-    bus->reassign = false;
-}
-
-static void make_room(struct saga_bus *bus, int32_t lane)
-{
-    int32_t n = bus->room;
-
-    if (lane < n)
-        return;
-    bus->room = lane + 1;
-    bus->lanes = saga_realloc(bus->lanes, (size_t)bus->room * sizeof *bus->lanes);
-    for (int t = 0; t < bus->topics_n; t++) {
-        bus->position[t] =
-            saga_realloc(bus->position[t], (size_t)bus->room * sizeof *bus->position[t]);
-        for (int32_t i = n; i < bus->room; i++)
-            bus->position[t][i] = (struct position){.offset = -1, .commit = -1};
-    }
-}
 
 static int by_number(const void *a, const void *b)
 {
@@ -200,12 +143,16 @@ static void on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t code,
     if (code != RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
         rd_kafka_assign(rk, NULL);
         bus->lanes_n = 0;
+        saga_bus_read_nothing(bus);
         bus->events.assigned(bus->events.owner, NULL, 0);
         return;
     }
+    rd_kafka_topic_partition_list_t *nothing = rd_kafka_topic_partition_list_new(0);
+    rd_kafka_assign(rk, nothing); /* taken note of: the member itself reads nothing */
+    rd_kafka_topic_partition_list_destroy(nothing);
     for (int i = 0; i < parts->cnt; i++)
         highest = parts->elems[i].partition > highest ? parts->elems[i].partition : highest;
-    make_room(bus, highest);
+    saga_bus_room(bus, highest);
     int *seen = calloc((size_t)highest + 2, sizeof *seen);
     bus->lanes_n = 0;
     for (int i = 0; seen && i < parts->cnt; i++)
@@ -213,10 +160,7 @@ static void on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t code,
             bus->lanes[bus->lanes_n++] = parts->elems[i].partition;
     free(seen);
     qsort(bus->lanes, (size_t)bus->lanes_n, sizeof *bus->lanes, by_number);
-    for (int t = 0; t < bus->topics_n; t++)
-        for (int32_t i = 0; i < bus->room; i++)
-            bus->position[t][i] = (struct position){.offset = -1, .commit = -1};
-    assign(bus);
+    saga_bus_read_nothing(bus);
     bus->events.assigned(bus->events.owner, bus->lanes, bus->lanes_n);
 }
 
@@ -238,7 +182,7 @@ static int subscribe(struct saga_bus *bus, struct saga_err *err)
 static int join(struct saga_bus *bus, struct saga_err *err)
 {
     char text[300], timeout[24], beat[24];
-    rd_kafka_conf_t *rc = saga_bus_conf(bus, consumer, sizeof consumer / sizeof *consumer, err);
+    rd_kafka_conf_t *rc = saga_bus_conf(bus, member, sizeof member / sizeof *member, err);
 
     if (!rc)
         return SAGA_FATAL;
@@ -258,7 +202,9 @@ static int join(struct saga_bus *bus, struct saga_err *err)
         return saga_err(err, SAGA_FATAL, "kafka consumer: %s", text);
     }
     rd_kafka_poll_set_consumer(bus->consumer);
-    saga_bus_wake(bus, rd_kafka_queue_get_consumer(bus->consumer));
+    rd_kafka_queue_t *queue = rd_kafka_queue_get_consumer(bus->consumer);
+    saga_bus_wake(bus, queue);
+    rd_kafka_queue_destroy(queue);
     return subscribe(bus, err);
 }
 
@@ -289,12 +235,9 @@ static int join_again(struct saga_bus *bus, struct saga_err *err)
     saga_log_text(SAGA_WARN, "fenced: joining the group again", bus->fatal_text);
     bus->joined_again = now.tv_sec;
     bus->fatal = RD_KAFKA_RESP_ERR_NO_ERROR;
-    if (bus->current)
-        rd_kafka_message_destroy(bus->current);
-    bus->current = NULL;
     bus->consumer = NULL;
     bus->lanes_n = 0;
-    bus->reassign = false;
+    saga_bus_read_nothing(bus);
     if (pthread_create(&thread, NULL, destroy, old) == 0) /* it may hang */
         pthread_detach(thread);
     bus->events.assigned(bus->events.owner, NULL, 0);
@@ -314,7 +257,7 @@ struct saga_bus *saga_bus_new(const struct saga_conf *conf, const char *group,
     while (topics[bus->topics_n])
         bus->topics_n++;
     bus->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
-    if (saga_bus_renew(bus, err) < 0 || join(bus, err) < 0) {
+    if (saga_bus_renew(bus, err) < 0 || saga_bus_open_reader(bus, err) < 0 || join(bus, err) < 0) {
         saga_bus_close(bus, 100);
         return NULL;
     }
@@ -360,6 +303,20 @@ bool saga_bus_up(const struct saga_bus *bus)
     return bus->up;
 }
 
+/* Rebalances happen in here. A fatal error comes as a message, not to on_error. */
+static void poll_member(struct saga_bus *bus)
+{
+    rd_kafka_message_t *m;
+
+    while (!bus->fatal && (m = rd_kafka_consumer_poll(bus->consumer, 0))) {
+        if (m->err == RD_KAFKA_RESP_ERR__FATAL)
+            bus->fatal =
+                rd_kafka_fatal_error(bus->consumer, bus->fatal_text, sizeof bus->fatal_text);
+        saga_log_text(SAGA_DEBUG, "kafka group", rd_kafka_message_errstr(m));
+        rd_kafka_message_destroy(m);
+    }
+}
+
 int saga_bus_serve(struct saga_bus *bus, struct saga_err *err)
 {
     uint64_t count;
@@ -367,6 +324,8 @@ int saga_bus_serve(struct saga_bus *bus, struct saga_err *err)
     if (read(bus->fd, &count, sizeof count) < 0 && errno != EAGAIN)
         return saga_err(err, SAGA_FATAL, "eventfd: %s", strerror(errno));
     rd_kafka_poll(bus->producer, 0);
+    rd_kafka_poll(bus->reader, 0);
+    poll_member(bus);
     if (bus->fatal && join_again(bus, err) < 0)
         return SAGA_FATAL;
     if (bus->producer_dead)
@@ -374,146 +333,7 @@ int saga_bus_serve(struct saga_bus *bus, struct saga_err *err)
     return 0;
 }
 
-/* ---- Reading ---- */
-
-static int topic_of(const struct saga_bus *bus, const rd_kafka_message_t *m)
-{
-    const char *name = m->rkt ? rd_kafka_topic_name(m->rkt) : "";
-    size_t prefix = strlen(bus->conf->prefix);
-
-    for (int t = 0; t < bus->topics_n; t++)
-        if (strlen(name) > prefix && !strcmp(name + prefix, bus->topics[t]))
-            return t;
-    return -1;
-}
-
-/* A fatal error of the consumer comes as a message, not to on_error. */
-static void note(struct saga_bus *bus, const rd_kafka_message_t *m)
-{
-    if (m->err == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
-        bus->up = false;
-    if (m->err == RD_KAFKA_RESP_ERR__FATAL)
-        bus->fatal = rd_kafka_fatal_error(bus->consumer, bus->fatal_text, sizeof bus->fatal_text);
-    saga_log_text(SAGA_DEBUG, "kafka consumer", rd_kafka_message_errstr(m));
-}
-
-int saga_bus_next(struct saga_bus *bus, struct saga_record *record, int *topic)
-{
-    rd_kafka_message_t *m;
-
-    if (bus->current) {
-        rd_kafka_message_destroy(bus->current);
-        bus->current = NULL;
-    }
-    if (bus->reassign)
-        assign(bus);
-    while ((m = rd_kafka_consumer_poll(bus->consumer, 0))) {
-        struct position *p;
-        *topic = topic_of(bus, m);
-        *record = (struct saga_record){.partition = m->partition, .offset = m->offset};
-        p = *topic < 0 || m->partition >= bus->room ? NULL : &bus->position[*topic][m->partition];
-        if (m->err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET && p && p->reading) {
-            rd_kafka_message_destroy(m);
-            p->reading = false;
-            return SAGA_POISON;
-        }
-        if (m->err || !p || !p->reading || m->offset < p->offset) {
-            if (m->err)
-                note(bus, m);
-            rd_kafka_message_destroy(m);
-            continue;
-        }
-        bus->up = true;
-        bus->current = m;
-        p->offset = m->offset + 1;
-        record->topic = bus->topics[*topic];
-        record->time_ms = rd_kafka_message_timestamp(m, NULL);
-        record->key = m->key;
-        record->key_n = m->key_len;
-        record->value = m->payload;
-        record->value_n = m->len;
-        return 1;
-    }
-    return 0;
-}
-
-void saga_bus_headers(struct saga_bus *bus, struct saga_record *record)
-{
-    rd_kafka_headers_t *headers;
-    size_t n;
-
-    record->headers = NULL;
-    record->headers_n = 0;
-    if (rd_kafka_message_headers(bus->current, &headers) != RD_KAFKA_RESP_ERR_NO_ERROR)
-        return;
-    n = rd_kafka_header_cnt(headers);
-    if (n > bus->headers_cap) {
-        bus->headers = saga_realloc(bus->headers, n * sizeof *bus->headers);
-        bus->headers_cap = n;
-    }
-    for (size_t i = 0; i < n; i++) {
-        const void *value;
-        struct saga_header *h = &bus->headers[i];
-        rd_kafka_header_get_all(headers, i, &h->name, &value, &h->n);
-        h->value = value;
-    }
-    record->headers = bus->headers;
-    record->headers_n = (int)n;
-}
-
-/* ---- Where to read ---- */
-
-static rd_kafka_topic_partition_list_t *one(const struct saga_bus *bus, int topic, int32_t lane)
-{
-    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
-    char name[300];
-
-    rd_kafka_topic_partition_list_add(
-        list, saga_bus_name(bus, bus->topics[topic], name, sizeof name), lane);
-    return list;
-}
-
-void saga_bus_read(struct saga_bus *bus, int topic, int32_t lane, int64_t offset)
-{
-    make_room(bus, lane);
-    bus->position[topic][lane].offset = offset;
-    bus->position[topic][lane].reading = true;
-    bus->reassign = true; /* at the next turn: one assignment for all that changed */
-}
-
-void saga_bus_pause(struct saga_bus *bus, int topic, int32_t lane)
-{
-    if (lane >= bus->room || !bus->position[topic][lane].reading)
-        return;
-    bus->position[topic][lane].reading = false;
-    rd_kafka_topic_partition_list_t *list = one(bus, topic, lane);
-    rd_kafka_pause_partitions(bus->consumer, list);
-    rd_kafka_topic_partition_list_destroy(list);
-}
-
-void saga_bus_resume(struct saga_bus *bus, int topic, int32_t lane)
-{
-    if (lane >= bus->room || bus->position[topic][lane].reading)
-        return;
-    bus->position[topic][lane].reading = true;
-    rd_kafka_topic_partition_list_t *list = one(bus, topic, lane);
-    rd_kafka_resume_partitions(bus->consumer, list); /* goes on where it was paused */
-    rd_kafka_topic_partition_list_destroy(list);
-}
-
-int64_t saga_bus_position(const struct saga_bus *bus, int topic, int32_t lane)
-{
-    return lane < bus->room ? bus->position[topic][lane].offset : -1;
-}
-
-int64_t saga_bus_end(const struct saga_bus *bus, int topic, int32_t lane)
-{
-    int64_t low, high;
-    char name[300];
-
-    saga_bus_name(bus, bus->topics[topic], name, sizeof name);
-    return rd_kafka_get_watermark_offsets(bus->consumer, name, lane, &low, &high) ? -1 : high;
-}
+/* ---- Lag tools ---- */
 
 void saga_bus_commit(struct saga_bus *bus, int topic, int32_t lane, int64_t offset)
 {

@@ -1,7 +1,7 @@
 /* Kafka: the only caller of librdkafka in a service. One consumer in the service's group, one
  * idempotent producer. All calls come from the engine's thread; nothing blocks but what says so.
  *
- * The group decides which lanes are ours; where they are read is decided here: positions are given
+ * The group decides which lanes are ours; a handle outside it reads them: positions are given
  * by saga_bus_read and kept, so that a new assignment or a seek never depends on Kafka's own
  * offsets.
  *

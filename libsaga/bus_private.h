@@ -1,4 +1,4 @@
-/* What bus.c and bus_send.c share. */
+/* What bus.c, bus_read.c and bus_send.c share. */
 #ifndef SAGA_BUS_PRIVATE_H
 #define SAGA_BUS_PRIVATE_H
 
@@ -25,7 +25,7 @@ struct target { /* a topic written */
 struct saga_bus {
     const struct saga_conf *conf;
     struct saga_bus_events events;
-    rd_kafka_t *consumer, *producer;
+    rd_kafka_t *consumer, *reader, *producer; /* consumer: the group's, for membership alone */
     int fd;
     /* reading */
     const char *const *topics;
@@ -38,7 +38,8 @@ struct saga_bus {
         bool reading;
     } * position[SAGA_TOPICS_MAX]; /* by lane */
     int32_t room;                  /* lanes in position, lanes */
-    bool reassign;
+    rd_kafka_topic_t *source[SAGA_TOPICS_MAX];
+    rd_kafka_queue_t *records;
     rd_kafka_message_t *current;
     struct saga_header *headers;
     size_t headers_cap;
@@ -60,6 +61,13 @@ rd_kafka_conf_t *saga_bus_conf(struct saga_bus *bus, const char *const (*setting
                                struct saga_err *err);
 const char *saga_bus_name(const struct saga_bus *bus, const char *topic, char *out, size_t n);
 void saga_bus_wake(struct saga_bus *bus, rd_kafka_queue_t *queue);
+
+/* bus_read.c */
+int saga_bus_open_reader(struct saga_bus *bus, struct saga_err *err);
+void saga_bus_room(struct saga_bus *bus, int32_t lane); /* for positions of lanes up to this */
+void saga_bus_read_nothing(struct saga_bus *bus);       /* until it is told again */
+
+/* bus_send.c */
 rd_kafka_topic_t *saga_bus_topic(struct saga_bus *bus, const char *topic);
 
 #endif

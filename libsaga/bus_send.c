@@ -244,6 +244,8 @@ int saga_bus_renew(struct saga_bus *bus, struct saga_err *err)
         return saga_err(err, SAGA_FATAL, "kafka producer: %s", text);
     }
     bus->producer_dead = false;
-    saga_bus_wake(bus, rd_kafka_queue_get_main(bus->producer));
+    rd_kafka_queue_t *queue = rd_kafka_queue_get_main(bus->producer);
+    saga_bus_wake(bus, queue);
+    rd_kafka_queue_destroy(queue);
     return 0;
 }

@@ -1,0 +1,181 @@
+/* Kafka by librdkafka: reading. A handle outside the group, whose partitions are started and stopped
+ * one by one, at the positions that the engine tells; each stop is waited for. The group's consumer cannot do
+ * that in librdkafka 2.0.2: assignments that follow each other within milliseconds end the process by
+ * an assertion (rd_kafka_assignment_partition_stopped), or leave a partition that is never fetched
+ * again, and seeking beside them does too (seen when lanes were taken several times within a second).
+ */
+#include <stdlib.h>
+
+#include "bus_private.h"
+#include "log.h"
+
+static const char *const reader[][2] = {
+    {"enable.auto.commit", "false"},   {"enable.auto.offset.store", "false"},
+    {"auto.offset.reset", "error"}, /* a lost position is found, never jumped over */
+    {"enable.partition.eof", "false"}, {"queued.max.messages.kbytes", "8192"},
+    {"fetch.max.bytes", "8388608"},    {"fetch.message.max.bytes", "1048576"},
+    {"fetch.wait.max.ms", "500"},      {"fetch.error.backoff.ms", "100"},
+};
+
+int saga_bus_open_reader(struct saga_bus *bus, struct saga_err *err)
+{
+    char text[300];
+    rd_kafka_conf_t *rc = saga_bus_conf(bus, reader, sizeof reader / sizeof *reader, err);
+
+    if (!rc)
+        return SAGA_FATAL;
+    bus->reader = rd_kafka_new(RD_KAFKA_CONSUMER, rc, text, sizeof text);
+    if (!bus->reader) {
+        rd_kafka_conf_destroy(rc);
+        return saga_err(err, SAGA_FATAL, "kafka consumer: %s", text);
+    }
+    for (int t = 0; t < bus->topics_n; t++)
+        bus->source[t] = rd_kafka_topic_new(
+            bus->reader, saga_bus_name(bus, bus->topics[t], text, sizeof text), NULL);
+    bus->records = rd_kafka_queue_new(bus->reader);
+    saga_bus_wake(bus, bus->records);
+    return 0;
+}
+
+void saga_bus_room(struct saga_bus *bus, int32_t lane)
+{
+    int32_t n = bus->room;
+
+    if (lane < n)
+        return;
+    bus->room = lane + 1;
+    bus->lanes = saga_realloc(bus->lanes, (size_t)bus->room * sizeof *bus->lanes);
+    for (int t = 0; t < bus->topics_n; t++) {
+        bus->position[t] =
+            saga_realloc(bus->position[t], (size_t)bus->room * sizeof *bus->position[t]);
+        for (int32_t i = n; i < bus->room; i++)
+            bus->position[t][i] = (struct position){.offset = -1, .commit = -1};
+    }
+}
+
+/* ---- Records ---- */
+
+static int topic_of(const struct saga_bus *bus, const rd_kafka_message_t *m)
+{
+    const char *name = m->rkt ? rd_kafka_topic_name(m->rkt) : "";
+
+    for (int t = 0; t < bus->topics_n; t++)
+        if (m->rkt == bus->source[t] || !strcmp(name, rd_kafka_topic_name(bus->source[t])))
+            return t;
+    return -1;
+}
+
+int saga_bus_next(struct saga_bus *bus, struct saga_record *record, int *topic)
+{
+    rd_kafka_message_t *m;
+
+    if (bus->current) {
+        rd_kafka_message_destroy(bus->current);
+        bus->current = NULL;
+    }
+    while ((m = rd_kafka_consume_queue(bus->records, 0))) {
+        struct position *p;
+        *topic = topic_of(bus, m);
+        *record = (struct saga_record){.partition = m->partition, .offset = m->offset};
+        p = *topic < 0 || m->partition >= bus->room ? NULL : &bus->position[*topic][m->partition];
+        if (m->err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET && p && p->reading) {
+            rd_kafka_message_destroy(m);
+            saga_bus_pause(bus, *topic, record->partition);
+            return SAGA_POISON;
+        }
+        if (m->err || !p || !p->reading || m->offset < p->offset) {
+            if (m->err == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
+                bus->up = false;
+            if (m->err)
+                saga_log_text(SAGA_DEBUG, "kafka consumer", rd_kafka_message_errstr(m));
+            rd_kafka_message_destroy(m);
+            continue;
+        }
+        bus->up = true;
+        bus->current = m;
+        p->offset = m->offset + 1;
+        record->topic = bus->topics[*topic];
+        record->time_ms = rd_kafka_message_timestamp(m, NULL);
+        record->key = m->key;
+        record->key_n = m->key_len;
+        record->value = m->payload;
+        record->value_n = m->len;
+        return 1;
+    }
+    return 0;
+}
+
+void saga_bus_headers(struct saga_bus *bus, struct saga_record *record)
+{
+    rd_kafka_headers_t *headers;
+    size_t n;
+
+    record->headers = NULL;
+    record->headers_n = 0;
+    if (rd_kafka_message_headers(bus->current, &headers) != RD_KAFKA_RESP_ERR_NO_ERROR)
+        return;
+    n = rd_kafka_header_cnt(headers);
+    if (n > bus->headers_cap) {
+        bus->headers = saga_realloc(bus->headers, n * sizeof *bus->headers);
+        bus->headers_cap = n;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const void *value;
+        struct saga_header *h = &bus->headers[i];
+        rd_kafka_header_get_all(headers, i, &h->name, &value, &h->n);
+        h->value = value;
+    }
+    record->headers = bus->headers;
+    record->headers_n = (int)n;
+}
+
+/* ---- Where to read ---- */
+
+void saga_bus_pause(struct saga_bus *bus, int topic, int32_t lane)
+{
+    if (lane >= bus->room || !bus->position[topic][lane].reading)
+        return;
+    bus->position[topic][lane].reading = false;
+    if (rd_kafka_consume_stop(bus->source[topic], lane) < 0)
+        saga_log_text(SAGA_WARN, "stop reading", rd_kafka_err2str(rd_kafka_last_error()));
+}
+
+void saga_bus_read(struct saga_bus *bus, int topic, int32_t lane, int64_t offset)
+{
+    saga_bus_room(bus, lane);
+    saga_bus_pause(bus, topic, lane);
+    bus->position[topic][lane].offset = offset;
+    bus->position[topic][lane].reading = true;
+    if (rd_kafka_consume_start_queue(bus->source[topic], lane, offset, bus->records) < 0)
+        saga_log_text(SAGA_ERROR, "start reading", rd_kafka_err2str(rd_kafka_last_error()));
+}
+
+void saga_bus_resume(struct saga_bus *bus, int topic, int32_t lane)
+{
+    if (lane < bus->room && !bus->position[topic][lane].reading &&
+        bus->position[topic][lane].offset >= 0)
+        saga_bus_read(bus, topic, lane, bus->position[topic][lane].offset);
+}
+
+void saga_bus_read_nothing(struct saga_bus *bus)
+{
+    for (int t = 0; t < bus->topics_n; t++)
+        for (int32_t i = 0; i < bus->room; i++) {
+            saga_bus_pause(bus, t, i);
+            bus->position[t][i] = (struct position){.offset = -1, .commit = -1};
+        }
+}
+
+int64_t saga_bus_position(const struct saga_bus *bus, int topic, int32_t lane)
+{
+    return lane < bus->room ? bus->position[topic][lane].offset : -1;
+}
+
+int64_t saga_bus_end(const struct saga_bus *bus, int topic, int32_t lane)
+{
+    int64_t low, high;
+    char name[300];
+
+    saga_bus_name(bus, bus->topics[topic], name, sizeof name);
+    return rd_kafka_get_watermark_offsets(bus->reader, name, lane, &low, &high) ? -1 : high;
+}
