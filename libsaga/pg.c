@@ -334,9 +334,12 @@ int saga_pg_send(struct saga_pg *pg, const char *sql, const struct saga_params *
     const char *values[SAGA_PARAMS_MAX];
     int lengths[SAGA_PARAMS_MAX], formats[SAGA_PARAMS_MAX];
     char name[16];
-    int rc = saga_pg_connect(pg, err);
+    int rc;
 
-    if (rc < 0)
+    /* Never in the middle: what follows BEGIN would run on another connection, without it. */
+    if (pg->conn && PQstatus(pg->conn) != CONNECTION_OK)
+        return lost(pg, err);
+    if ((rc = saga_pg_connect(pg, err)) < 0)
         return rc;
     if (pg->got == pg->expected_n)
         clear_results(pg); /* of the pipeline before */
