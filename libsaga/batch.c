@@ -15,15 +15,6 @@ enum { DEAD_VALUE_MAX = 256 * 1024 };
 
 /* ---- Rows by key ---- */
 
-static uint32_t hash(const char *key)
-{
-    uint64_t h = 0xcbf29ce484222325; /* FNV-1a */
-
-    for (; *key; key++)
-        h = (h ^ (unsigned char)*key) * 0x100000001b3;
-    return (uint32_t)(h ^ h >> 32);
-}
-
 static uint32_t place_of(const struct saga_slots *rows, const char *key, uint32_t h)
 {
     uint32_t i = h & rows->mask;
@@ -49,14 +40,14 @@ static void grow(struct saga_slots *rows)
 
 struct saga_slot *saga_slots_find(const struct saga_slots *rows, const char *key)
 {
-    uint32_t at = rows->n ? rows->index[place_of(rows, key, hash(key))] : 0;
+    uint32_t at = rows->n ? rows->index[place_of(rows, key, saga_hash(key))] : 0;
 
     return at ? rows->list[at - 1] : NULL;
 }
 
 struct saga_slot *saga_batch_row(struct saga_batch *b, struct saga_slots *rows, const char *key)
 {
-    uint32_t h = hash(key), i;
+    uint32_t h = saga_hash(key), i;
 
     if (rows->n == rows->cap)
         grow(rows);
@@ -472,7 +463,7 @@ void saga_call(struct saga_step *step, const struct saga_event *call, const void
 int64_t saga_backoff(const char *key, int64_t n, int64_t first, int64_t last)
 {
     int64_t wait = first;
-    uint32_t jitter = (hash(key) ^ (uint32_t)n * 0x9e3779b1) * 0x85ebca6b;
+    uint32_t jitter = (saga_hash(key) ^ (uint32_t)n * 0x9e3779b1) * 0x85ebca6b;
 
     while (--n > 0 && wait < last)
         wait *= 2;

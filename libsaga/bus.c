@@ -44,9 +44,7 @@ static void on_error(rd_kafka_t *rk, int code, const char *text, void *opaque)
 {
     struct saga_bus *bus = opaque;
 
-    if (code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) {
-        bus->up = false;
-    } else if (code == RD_KAFKA_RESP_ERR__FATAL) {
+    if (code == RD_KAFKA_RESP_ERR__FATAL) {
         if (rk == bus->producer)
             bus->producer_dead = true;
     }
@@ -253,7 +251,7 @@ struct saga_bus *saga_bus_new(const struct saga_conf *conf, const char *group,
     if (!bus)
         abort();
     *bus = (struct saga_bus){
-        .conf = conf, .group = strdup(group), .events = *events, .topics = topics, .up = true};
+        .conf = conf, .group = strdup(group), .events = *events, .topics = topics};
     while (topics[bus->topics_n])
         bus->topics_n++;
     bus->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
@@ -296,11 +294,6 @@ void saga_bus_close(struct saga_bus *bus, int ms)
 int saga_bus_fd(const struct saga_bus *bus)
 {
     return bus->fd;
-}
-
-bool saga_bus_up(const struct saga_bus *bus)
-{
-    return bus->up;
 }
 
 /* Rebalances happen in here. A fatal error comes as a message, not to on_error. */
@@ -397,7 +390,6 @@ int saga_bus_partitions(struct saga_bus *bus, const char *topic, int ms, struct 
     if (all->topic_cnt == 1 && !all->topics[0].err)
         n = all->topics[0].partition_cnt;
     rd_kafka_metadata_destroy(all);
-    bus->up = true;
     return n;
 }
 

@@ -1,9 +1,8 @@
-/* Kafka: the only caller of librdkafka in a service. One consumer in the service's group, one
- * idempotent producer. All calls come from the engine's thread; nothing blocks but what says so.
+/* Kafka: the only caller of librdkafka in a service. One member of the service's group,
+ * one reader outside it, one idempotent producer. All calls come from the engine's thread; nothing blocks but what says so.
  *
  * The group decides which lanes are ours; a handle outside it reads them: positions are given
- * by saga_bus_read and kept, so that a new assignment or a seek never depends on Kafka's own
- * offsets.
+ * by saga_bus_read and kept, and never depend on Kafka's own offsets.
  *
  * Source of the settings: DESIGN.md section 7. */
 #ifndef SAGA_BUS_H
@@ -49,11 +48,10 @@ void saga_bus_headers(struct saga_bus *bus,
                       struct saga_record *record); /* reads those of the record */
 
 /* ---- Where to read ---- */
-void saga_bus_read(struct saga_bus *bus, int topic, int32_t lane,
-                   int64_t offset);                                 /* from here on */
+/* From here on. Waits, shorter than 1 ms, until what was read before has stopped. */
+void saga_bus_read(struct saga_bus *bus, int topic, int32_t lane, int64_t offset);
 void saga_bus_pause(struct saga_bus *bus, int topic, int32_t lane); /* until saga_bus_resume */
 void saga_bus_resume(struct saga_bus *bus, int topic, int32_t lane);
-int64_t saga_bus_position(const struct saga_bus *bus, int topic, int32_t lane);
 /* End of the partition as the last fetch saw it, -1: not known. Does not ask. */
 int64_t saga_bus_end(const struct saga_bus *bus, int topic, int32_t lane);
 /* Commits where lanes stand, for lag tools only. offset < 0: left out. */
@@ -67,7 +65,6 @@ int saga_bus_offsets(struct saga_bus *bus, const char *topic, int n, bool end, i
 /* -> partitions of topic, 0: there is no such topic, SAGA_RETRY */
 int saga_bus_partitions(struct saga_bus *bus, const char *topic, int ms, struct saga_err *err);
 const char *saga_bus_cluster(struct saga_bus *bus, int ms); /* cluster id, or NULL */
-bool saga_bus_up(const struct saga_bus *bus); /* a broker is connected, as far as we know */
 
 /* ---- Writing ---- */
 /* Copies. topic without prefix. Until a new producer's first record in a partition is acknowledged,

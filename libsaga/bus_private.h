@@ -48,7 +48,7 @@ struct saga_bus {
     int targets;
     bool producer_dead;
     /* state */
-    volatile bool up, closing, closed;
+    volatile bool closing, closed;
     const char *group;
     rd_kafka_resp_err_t fatal;
     time_t joined_again; /* monotonic, 0: never */

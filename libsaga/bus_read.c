@@ -84,14 +84,11 @@ int saga_bus_next(struct saga_bus *bus, struct saga_record *record, int *topic)
             return SAGA_POISON;
         }
         if (m->err || !p || !p->reading || m->offset < p->offset) {
-            if (m->err == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
-                bus->up = false;
             if (m->err)
                 saga_log_text(SAGA_DEBUG, "kafka consumer", rd_kafka_message_errstr(m));
             rd_kafka_message_destroy(m);
             continue;
         }
-        bus->up = true;
         bus->current = m;
         p->offset = m->offset + 1;
         record->topic = bus->topics[*topic];
@@ -164,11 +161,6 @@ void saga_bus_read_nothing(struct saga_bus *bus)
             saga_bus_pause(bus, t, i);
             bus->position[t][i] = (struct position){.offset = -1, .commit = -1};
         }
-}
-
-int64_t saga_bus_position(const struct saga_bus *bus, int topic, int32_t lane)
-{
-    return lane < bus->room ? bus->position[topic][lane].offset : -1;
 }
 
 int64_t saga_bus_end(const struct saga_bus *bus, int topic, int32_t lane)

@@ -195,7 +195,6 @@ static void on_report(rd_kafka_t *rk, const rd_kafka_message_t *m, void *opaque)
                          good ? m->offset : -1);
     if (!good)
         return;
-    bus->up = true;
     t = target_of_handle(bus, rd_kafka_topic_name(m->rkt));
     if (t && !gate_of(t, m->partition)->open)
         open_gate(bus, t, gate_of(t, m->partition));

@@ -30,11 +30,7 @@ static struct {
 
 static struct queued **bucket_of(const char *key)
 {
-    uint32_t h = 2166136261;
-
-    for (; *key; key++)
-        h = (h ^ (unsigned char)*key) * 16777619;
-    return &calls.bucket[(h ^ h >> 15) % BUCKETS];
+    return &calls.bucket[saga_hash(key) % BUCKETS];
 }
 
 static bool waits(const char *key)
@@ -199,16 +195,6 @@ struct saga_answered *saga_calls_take(void)
     calls.answers = calls.newest = NULL;
     pthread_mutex_unlock(&calls.lock);
     return all;
-}
-
-int saga_calls_waiting(void)
-{
-    int n;
-
-    pthread_mutex_lock(&calls.lock);
-    n = calls.n;
-    pthread_mutex_unlock(&calls.lock);
-    return n;
 }
 
 void saga_calls_stop(void)

@@ -23,8 +23,7 @@ void saga_calls_start(const struct saga_service *service, int callers, int wake)
  * is full, or the key waits already. Their due calls again. */
 int saga_calls_put(const struct saga_call *batch, int n);
 struct saga_answered *
-saga_calls_take(void); /* all that have come, oldest first. Takes: free() each */
-int saga_calls_waiting(void);
+saga_calls_take(void);      /* all that have come, oldest first. Takes: free() each */
 void saga_calls_stop(void); /* no further call is begun */
 
 #endif

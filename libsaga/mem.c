@@ -36,6 +36,15 @@ void *saga_realloc(void *p, size_t n)
     return p;
 }
 
+uint32_t saga_hash(const char *key)
+{
+    uint64_t h = 0xcbf29ce484222325;
+
+    for (; *key; key++)
+        h = (h ^ (unsigned char)*key) * 0x100000001b3;
+    return (uint32_t)(h ^ h >> 32);
+}
+
 /* ---- Arena ---- */
 
 struct saga_block {

@@ -10,6 +10,8 @@
 void *saga_alloc(size_t n); /* malloc that cannot fail */
 void *saga_realloc(void *p, size_t n);
 
+uint32_t saga_hash(const char *key); /* FNV-1a, folded: for tables by key, in memory only */
+
 /* ---- Arena ---- */
 struct saga_block;
 struct saga_arena { /* {0} is an empty one */

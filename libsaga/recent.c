@@ -57,15 +57,6 @@ void saga_recent_free(struct saga_recent *r)
     free(r);
 }
 
-static uint32_t hash(const char *key)
-{
-    uint32_t h = 2166136261; /* FNV-1a */
-
-    for (; *key; key++)
-        h = (h ^ (unsigned char)*key) * 16777619;
-    return h ^ h >> 15;
-}
-
 static struct entry *find(const struct generation *g, const char *key, uint32_t h)
 {
     if (!g->entry)
@@ -93,7 +84,7 @@ static void grow(struct generation *g)
 
 void *saga_recent_get(struct saga_recent *r, int32_t lane, const char *key)
 {
-    uint32_t h = hash(key);
+    uint32_t h = saga_hash(key);
     struct entry *e = find(&r->young, key, h);
 
     if (!e || !e->row)
@@ -105,7 +96,7 @@ void saga_recent_put(struct saga_recent *r, int32_t lane, const void *row)
 {
     struct generation *g = &r->young;
     struct saga_row *copy = saga_fields_copy(r->table->columns, r->table->size, row, &g->arena);
-    uint32_t h = hash(copy->key);
+    uint32_t h = saga_hash(copy->key);
 
     copy->stored = true;
     copy->changed = false;
@@ -126,7 +117,7 @@ void saga_recent_put(struct saga_recent *r, int32_t lane, const void *row)
 /* The entry stays as a mark, of an epoch that no lane has: probing goes on past it. */
 void saga_recent_drop(struct saga_recent *r, int32_t lane, const char *key)
 {
-    uint32_t h = hash(key);
+    uint32_t h = saga_hash(key);
     struct entry *young = find(&r->young, key, h), *old = find(&r->old, key, h);
 
     if (young && young->row && young->epoch == r->epoch[lane]) {
