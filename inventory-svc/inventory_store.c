@@ -26,7 +26,7 @@ const struct saga_table reservation_table = {
 
     .insert =
     "insert into reservation (order_id, lines, state)"
-    " select unnest($1::text[]), unnest($2::jsonb[]), unnest($3::text[])",
+    " select unnest($1::text[]), unnest($2::json[]), unnest($3::text[])",
 
     .update =
     "update reservation r"
@@ -58,7 +58,7 @@ const struct saga_table stock_table = {
     "select sku, received, available, reserved, shipped, version"
     "  from stock"
     " where sku = any($1::text[] || array(select line->>'sku'"
-    "                                       from reservation, jsonb_array_elements(lines) line"
+    "                                       from reservation, json_array_elements(lines) line"
     "                                      where order_id = any($2) and state = 'HELD'))"
     " order by sku"
     "   for no key update of stock",

@@ -40,7 +40,7 @@ bool saga_fields_equal(const struct saga_field *fields, const void *a, const voi
 /* ---- SQL columns (PostgreSQL's binary format) ---- */
 
 /* Oids of a column's type and of an array of it: text 25/1009, bigint 20/1016, timestamptz
- * 1184/1185, jsonb 3802/3807, boolean 16/1000. */
+ * 1184/1185, json 114/199, boolean 16/1000. */
 uint32_t saga_column_oid(const struct saga_field *column);
 uint32_t saga_column_array_oid(const struct saga_field *column);
 

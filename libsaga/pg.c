@@ -237,8 +237,8 @@ static uint32_t array_of(uint32_t oid)
         return 1016;
     case SAGA_OID_TIMESTAMPTZ:
         return 1185;
-    case SAGA_OID_JSONB:
-        return 3807;
+    case SAGA_OID_JSON:
+        return 199;
     default:
         return 1009;
     }
@@ -542,10 +542,7 @@ const char *saga_rows_bytes(const struct saga_rows *rows, int i, int column, int
 
 const char *saga_rows_text(const struct saga_rows *rows, int i, int column)
 {
-    if (saga_rows_null(rows, i, column))
-        return NULL;
-    const char *s = PQgetvalue(result_of(rows), i, column);
-    return PQftype(result_of(rows), column) == SAGA_OID_JSONB ? s + 1 : s; /* its version */
+    return saga_rows_null(rows, i, column) ? NULL : PQgetvalue(result_of(rows), i, column);
 }
 
 int64_t saga_rows_int(const struct saga_rows *rows, int i, int column)

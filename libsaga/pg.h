@@ -70,7 +70,7 @@ enum {
     SAGA_OID_INT4 = 23,
     SAGA_OID_TEXT = 25,
     SAGA_OID_TIMESTAMPTZ = 1184,
-    SAGA_OID_JSONB = 3802
+    SAGA_OID_JSON = 114
 };
 
 /* ---- Pipeline ---- */
@@ -102,7 +102,7 @@ bool saga_rows_null(const struct saga_rows *rows, int i, int column);
 const char *saga_rows_bytes(const struct saga_rows *rows, int i, int column,
                             int *n); /* as on the wire; n -1: null */
 const char *saga_rows_text(const struct saga_rows *rows, int i,
-                           int column); /* NULL: null; jsonb too */
+                           int column); /* NULL: null; json too */
 int64_t saga_rows_int(const struct saga_rows *rows, int i,
                       int column); /* int2, int4, int8; null is 0 */
 int64_t saga_rows_time(const struct saga_rows *rows, int i, int column); /* us since 1970 */

@@ -29,8 +29,8 @@ enum saga_type {
     SAGA_BOOL,   /* bool                                                     boolean     */
     SAGA_TIME,   /* int64_t, microseconds since 1970; JSON: RFC 3339, UTC    timestamptz */
     SAGA_NAME,   /* int, index into names                                    text        */
-    SAGA_OBJECT, /* struct, its members in of                                jsonb       */
-    SAGA_LIST,   /* struct { int n; T *at; }, min..max items of T            jsonb       */
+    SAGA_OBJECT, /* struct, its members in of                                json        */
+    SAGA_LIST,   /* struct { int n; T *at; }, min..max items of T            json        */
 };
 
 struct saga_field {

@@ -52,9 +52,9 @@ const struct saga_table order_table = {
     "                    tracking, history)"
     " select unnest($1::text[]), unnest($2::bigint[]), unnest($3::timestamptz[]),"
     "        unnest($4::bigint[]), unnest($5::text[]), unnest($6::text[]), unnest($7::text[]),"
-    "        unnest($8::text[]), unnest($9::jsonb[]), unnest($10::text[]),"
+    "        unnest($8::text[]), unnest($9::json[]), unnest($10::text[]),"
     "        unnest($11::boolean[]), unnest($12::timestamptz[]), unnest($13::text[]),"
-    "        unnest($14::text[]), unnest($15::text[]), unnest($16::text[]), unnest($17::jsonb[])",
+    "        unnest($14::text[]), unnest($15::text[]), unnest($16::text[]), unnest($17::json[])",
 
     .update =
     "update orders o"
@@ -64,7 +64,7 @@ const struct saga_table order_table = {
     "               unnest($3::boolean[]) requested, unnest($4::timestamptz[]) due,"
     "               unnest($5::text[]) cause, unnest($6::text[]) trace,"
     "               unnest($7::text[]) reason, unnest($8::text[]) tracking,"
-    "               unnest($9::jsonb[]) history) n"
+    "               unnest($9::json[]) history) n"
     " where o.order_id = n.order_id",
 };
 

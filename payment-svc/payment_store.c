@@ -55,7 +55,7 @@ const struct saga_table payment_table = {
     "        unnest($4::bigint[]), unnest($5::text[]), unnest($6::text[]), unnest($7::text[]),"
     "        unnest($8::boolean[]), unnest($9::bigint[]), unnest($10::text[]),"
     "        unnest($11::text[]), unnest($12::text[]), unnest($13::timestamptz[]),"
-    "        unnest($14::text[]), unnest($15::text[]), unnest($16::jsonb[])",
+    "        unnest($14::text[]), unnest($15::text[]), unnest($16::json[])",
 
     .update =
     "update payment p"
@@ -69,7 +69,7 @@ const struct saga_table payment_table = {
     "               unnest($7::bigint[]) calls, unnest($8::text[]) cause,"
     "               unnest($9::text[]) trace, unnest($10::text[]) state,"
     "               unnest($11::timestamptz[]) due, unnest($12::text[]) provider_ref,"
-    "               unnest($13::text[]) reason, unnest($14::jsonb[]) attempts) n"
+    "               unnest($13::text[]) reason, unnest($14::json[]) attempts) n"
     " where p.order_id = n.order_id",
 };
 

@@ -7,8 +7,8 @@
 create table reservation (
     order_id text  collate "C" primary key,
     state    text  not null,
-    lines    jsonb
-);
+    lines    json
+) with (autovacuum_analyze_threshold = 1000000);
 
 -- stock: one row per SKU, shared by all lanes. Whoever writes it locks its rows in the order of sku,
 -- which is bytewise for everybody: hence the collation.
@@ -51,7 +51,7 @@ create table stock_movement (
     event_id        text,
     by_whom         text,
     idempotency_key text
-);
+) with (autovacuum_analyze_threshold = 1000000);
 
 create index stock_movement_sku on stock_movement (sku, at);
 

@@ -38,7 +38,7 @@ create table outbox_0 (
     key        bytea[] not null,
     value      bytea[] not null,
     headers    bytea[] not null
-);
+) with (autovacuum_enabled = false, toast.autovacuum_enabled = false); -- there is nothing to collect
 do $$
 declare c text; -- no compression: it costs more than it saves
 begin

@@ -36,8 +36,8 @@ create table payment (
     due          timestamptz,
     provider_ref text,
     reason       text,
-    attempts     jsonb
-) with (fillfactor = 40);
+    attempts     json
+) with (fillfactor = 40, autovacuum_analyze_threshold = 1000000);
 
 -- ledger: the books of the simulated provider (provider_simulated.c), which stand for another company's
 -- database: nothing else of the service reads or writes them.
@@ -51,4 +51,4 @@ create table ledger (
     refusals int,
     key      text   collate "C" primary key,
     reason   text
-);
+) with (autovacuum_analyze_threshold = 1000000);

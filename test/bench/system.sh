@@ -13,7 +13,7 @@ SAGA_RUN=$(env -u SAGA_RUN bash -c 'source "$0" && echo "$SAGA_HOME"' "$bench_ro
 export SAGA_RUN SAGA_KAFKA_PORT=$BENCH_PORT SAGA_KAFKA_CONTROLLER_PORT=$((BENCH_PORT + 1)) PGPORT=$((BENCH_PORT + 2)) \
     SAGA_REDIS_PORT=$((BENCH_PORT + 3)) ORDER_LISTEN=127.0.0.1:$((BENCH_PORT + 4)) \
     INVENTORY_LISTEN=127.0.0.1:$((BENCH_PORT + 5)) PAYMENT_LISTEN=127.0.0.1:$((BENCH_PORT + 6)) \
-    PGDATABASE=saga SAGA_LANES=12 SAGA_KAFKA_JIT=full LOG_LEVEL="${LOG_LEVEL:-warn}"
+    PGDATABASE=saga SAGA_LANES=${SAGA_LANES:-12} SAGA_KAFKA_JIT=full LOG_LEVEL="${LOG_LEVEL:-warn}"
 # shellcheck source=SCRIPTDIR/../../deploy/local/lib.sh
 source "$bench_root/deploy/local/lib.sh"
 # shellcheck source=SCRIPTDIR/../../deploy/local/services.sh
@@ -179,7 +179,7 @@ check_balance() {
     wrong=$(sql "
         with sku as (
             select line->>'sku' as sku, sum((line->>'quantity')::bigint) as held
-              from inventory_svc.reservation, jsonb_array_elements(lines) line where state = 'HELD' group by 1),
+              from inventory_svc.reservation, json_array_elements(lines) line where state = 'HELD' group by 1),
         facts (what, found, meant) as (values
             ('orders PAID', (select count(*) from order_svc.orders where state = 'PAID'), $1),
             ('orders', (select count(*) from order_svc.orders), $1),
@@ -192,9 +192,9 @@ check_balance() {
                 left join sku using (sku) where available + reserved + shipped <> received
                                              or reserved <> coalesce(held, 0)), 0),
             ('pieces reserved', (select sum(reserved) from inventory_svc.stock),
-                (select sum((line->>'quantity')::bigint) from order_svc.orders, jsonb_array_elements(lines) line)),
+                (select sum((line->>'quantity')::bigint) from order_svc.orders, json_array_elements(lines) line)),
             ('movements', (select count(*) from inventory_svc.stock_movement),
-                (select sum(jsonb_array_length(lines)) from order_svc.orders)))
+                (select sum(json_array_length(lines)) from order_svc.orders)))
         select what || ': ' || coalesce(found::text, 'none') || ' instead of ' || meant
           from facts where found is distinct from meant")
     [[ -z $wrong ]] || fail "The end state is wrong: ${wrong//$'\n'/, }"

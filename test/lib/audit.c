@@ -16,7 +16,7 @@ static const struct { const char *invariant, *query; } queries[] = {
      "  from stock where available + reserved + shipped <> received or available < 0"},
     {"1: reserved and shipped are the sums of the reservations",
      "with held as (select l->>'sku' as sku, r.state, sum((l->>'quantity')::bigint) as n"
-     "                from reservation r, jsonb_array_elements(r.lines) l group by 1, 2)"
+     "                from reservation r, json_array_elements(r.lines) l group by 1, 2)"
      "select s.sku || ': reserved ' || reserved || ', shipped ' || shipped from stock s"
      "  left join held h on h.sku = s.sku and h.state = 'HELD'"
      "  left join held g on g.sku = s.sku and g.state = 'SHIPPED'"

@@ -55,7 +55,7 @@ START_TEST(deadlines_are_kept_while_thousands_of_charges_are_open)
     int64_t late =
         db_int(w->db, "select (max(extract(epoch from (h->>'at')::timestamptz - created_at))"
                       "        * 1000)::bigint - 4000"
-                      "  from orders, jsonb_array_elements(history) h"
+                      "  from orders, json_array_elements(history) h"
                       " where order_id like 'unpaid-%%' and h->>'status' = 'CANCELLING'");
     MUST(late >= 0 && late < 2000, "a deadline came %" PRId64 " ms late", late);
 }

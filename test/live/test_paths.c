@@ -206,10 +206,11 @@ END_TEST
 /* A refund is asked for until it is given: refused three times, tried four times. */
 START_TEST(a_refused_refund_is_tried_again)
 {
-    const char *attempts = db_text(w->db, "select attempts || jsonb_build_array(calls) from payment"
-                                          " where order_id = 'refused-thrice'");
+    const char *attempts =
+        db_text(w->db, "select attempts::jsonb || jsonb_build_array(calls) from payment"
+                       " where order_id = 'refused-thrice'");
     int64_t refunds =
-        db_int(w->db, "select count(*) from payment p, jsonb_array_elements(attempts) a"
+        db_int(w->db, "select count(*) from payment p, json_array_elements(attempts) a"
                       " where order_id = 'refused-thrice' and a->>'kind' = 'refund'");
 
     MUST(refunds == 4, "refused thrice: %s", attempts);

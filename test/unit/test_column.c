@@ -73,13 +73,13 @@ START_TEST(columns_are_postgresqls)
                 {"at", 1184, 1185, 12, "\0\0\0\10\0\0\0\0\0\0\0\1"},
                 {"flag", 16, 1000, 5, "\0\0\0\1\1"},
                 {"colour", 25, 1009, 9, "\0\0\0\5green"},
-                {"parts", 3802, 3807, 24, "\0\0\0\24\1[{\"sku\":\"a\",\"n\":1}]"},
-                {"inner", 3802, 3807, 7, "\0\0\0\3\1{}"},
+                {"parts", 114, 199, 23, "\0\0\0\23[{\"sku\":\"a\",\"n\":1}]"},
+                {"inner", 114, 199, 6, "\0\0\0\2{}"},
                 {"maybe", 25, 1009, 4, "\377\377\377\377"},
                 {"maybe_at", 1184, 1185, 4, "\377\377\377\377"},
                 {"maybe_kind", 25, 1009, 4, "\377\377\377\377"},
-                {"maybe_inner", 3802, 3807, 4, "\377\377\377\377"},
-                {"maybe_parts", 3802, 3807, 4, "\377\377\377\377"}};
+                {"maybe_inner", 114, 199, 4, "\377\377\377\377"},
+                {"maybe_parts", 114, 199, 4, "\377\377\377\377"}};
     for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
         struct saga_buf out = {0};
         const struct saga_field *f = field(rows[i].name);
@@ -112,11 +112,9 @@ START_TEST(columns_of_others)
         {"flag", "", 0, "column flag: not a boolean"},
         {"colour", "blue", 4, "column colour: \"blue\" is not one of red green"},
         {"code", "x", 1, "column code: \"x\" is not 2 to 3 capital letters"},
-        {"parts", "\2[]", 3, "column parts: not jsonb of version 1"},
-        {"parts", "", 0, "column parts: not jsonb of version 1"},
-        {"parts", "\1[]", 3, "parts: 0 items are less than 1"},
-        {"parts", "\1[{\"n\":1}]", 10, "parts[0].sku: it is missing"},
-        {"inner", "\1{}x", 4, "byte 2: something follows the value"},
+        {"parts", "[]", 2, "parts: 0 items are less than 1"},
+        {"parts", "[{\"n\":1}]", 9, "parts[0].sku: it is missing"},
+        {"inner", "{}x", 3, "byte 2: something follows the value"},
     };
     for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
         err.code = 0;
