@@ -40,10 +40,9 @@ int saga_bus_fd(
  * SAGA_FATAL: another process has our SAGA_INSTANCE. */
 int saga_bus_serve(struct saga_bus *bus, struct saga_err *err);
 
-/* The next record. *topic is its place in topics; the record is borrowed until the next call.
- * -> 1, 0: none is waiting, SAGA_POISON: the position of *topic, record->partition is not in Kafka.
- */
-int saga_bus_next(struct saga_bus *bus, struct saga_record *record, int *topic);
+/* The next record of a topic, by its place in topics; borrowed until the next call. -> 1, 0: none
+ * is waiting, SAGA_POISON: the position of record->partition is not in Kafka. */
+int saga_bus_next(struct saga_bus *bus, int topic, struct saga_record *record);
 void saga_bus_headers(struct saga_bus *bus,
                       struct saga_record *record); /* reads those of the record */
 

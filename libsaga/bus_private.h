@@ -39,7 +39,7 @@ struct saga_bus {
     } * position[SAGA_TOPICS_MAX]; /* by lane */
     int32_t room;                  /* lanes in position, lanes */
     rd_kafka_topic_t *source[SAGA_TOPICS_MAX];
-    rd_kafka_queue_t *records;
+    rd_kafka_queue_t *records[SAGA_TOPICS_MAX];
     rd_kafka_message_t *current;
     struct saga_header *headers;
     size_t headers_cap;

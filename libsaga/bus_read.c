@@ -9,12 +9,16 @@
 #include "bus_private.h"
 #include "log.h"
 
+/* What waits is bounded by topic. librdkafka stops fetching for a whole second (not configurable in
+ * 2.0.2) once a partition's queue, and ours is its topic's, holds more than these: it must last longer
+ * than that. */
 static const char *const reader[][2] = {
-    {"enable.auto.commit", "false"},   {"enable.auto.offset.store", "false"},
+    {"enable.auto.commit", "false"},         {"enable.auto.offset.store", "false"},
     {"auto.offset.reset", "error"}, /* a lost position is found, never jumped over */
-    {"enable.partition.eof", "false"}, {"queued.max.messages.kbytes", "8192"},
-    {"fetch.max.bytes", "8388608"},    {"fetch.message.max.bytes", "1048576"},
-    {"fetch.wait.max.ms", "500"},      {"fetch.error.backoff.ms", "100"},
+    {"enable.partition.eof", "false"},       {"queued.min.messages", "30000"},
+    {"queued.max.messages.kbytes", "16384"}, {"fetch.max.bytes", "2097152"},
+    {"fetch.message.max.bytes", "1048576"},  {"fetch.wait.max.ms", "500"},
+    {"fetch.error.backoff.ms", "100"},
 };
 
 int saga_bus_open_reader(struct saga_bus *bus, struct saga_err *err)
@@ -29,11 +33,12 @@ int saga_bus_open_reader(struct saga_bus *bus, struct saga_err *err)
         rd_kafka_conf_destroy(rc);
         return saga_err(err, SAGA_FATAL, "kafka consumer: %s", text);
     }
-    for (int t = 0; t < bus->topics_n; t++)
+    for (int t = 0; t < bus->topics_n; t++) {
         bus->source[t] = rd_kafka_topic_new(
             bus->reader, saga_bus_name(bus, bus->topics[t], text, sizeof text), NULL);
-    bus->records = rd_kafka_queue_new(bus->reader);
-    saga_bus_wake(bus, bus->records);
+        bus->records[t] = rd_kafka_queue_new(bus->reader);
+        saga_bus_wake(bus, bus->records[t]);
+    }
     return 0;
 }
 
@@ -55,17 +60,7 @@ void saga_bus_room(struct saga_bus *bus, int32_t lane)
 
 /* ---- Records ---- */
 
-static int topic_of(const struct saga_bus *bus, const rd_kafka_message_t *m)
-{
-    const char *name = m->rkt ? rd_kafka_topic_name(m->rkt) : "";
-
-    for (int t = 0; t < bus->topics_n; t++)
-        if (m->rkt == bus->source[t] || !strcmp(name, rd_kafka_topic_name(bus->source[t])))
-            return t;
-    return -1;
-}
-
-int saga_bus_next(struct saga_bus *bus, struct saga_record *record, int *topic)
+int saga_bus_next(struct saga_bus *bus, int topic, struct saga_record *record)
 {
     rd_kafka_message_t *m;
 
@@ -73,14 +68,14 @@ int saga_bus_next(struct saga_bus *bus, struct saga_record *record, int *topic)
         rd_kafka_message_destroy(bus->current);
         bus->current = NULL;
     }
-    while ((m = rd_kafka_consume_queue(bus->records, 0))) {
-        struct position *p;
-        *topic = topic_of(bus, m);
+    while ((m = rd_kafka_consume_queue(bus->records[topic], 0))) {
+        struct position *p = m->partition < 0 || m->partition >= bus->room
+                                 ? NULL
+                                 : &bus->position[topic][m->partition];
         *record = (struct saga_record){.partition = m->partition, .offset = m->offset};
-        p = *topic < 0 || m->partition >= bus->room ? NULL : &bus->position[*topic][m->partition];
         if (m->err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET && p && p->reading) {
             rd_kafka_message_destroy(m);
-            saga_bus_pause(bus, *topic, record->partition);
+            saga_bus_pause(bus, topic, record->partition);
             return SAGA_POISON;
         }
         if (m->err || !p || !p->reading || m->offset < p->offset) {
@@ -91,7 +86,7 @@ int saga_bus_next(struct saga_bus *bus, struct saga_record *record, int *topic)
         }
         bus->current = m;
         p->offset = m->offset + 1;
-        record->topic = bus->topics[*topic];
+        record->topic = bus->topics[topic];
         record->time_ms = rd_kafka_message_timestamp(m, NULL);
         record->key = m->key;
         record->key_n = m->key_len;
@@ -143,7 +138,7 @@ void saga_bus_read(struct saga_bus *bus, int topic, int32_t lane, int64_t offset
     saga_bus_pause(bus, topic, lane);
     bus->position[topic][lane].offset = offset;
     bus->position[topic][lane].reading = true;
-    if (rd_kafka_consume_start_queue(bus->source[topic], lane, offset, bus->records) < 0)
+    if (rd_kafka_consume_start_queue(bus->source[topic], lane, offset, bus->records[topic]) < 0)
         saga_log_text(SAGA_ERROR, "start reading", rd_kafka_err2str(rd_kafka_last_error()));
 }
 

@@ -155,19 +155,21 @@ static void out_of_range(struct saga_engine *e, int32_t number)
         saga_engine_want(e, &e->lane[number], false);
 }
 
-static void collect(struct saga_engine *e)
+static bool is_full(const struct saga_engine *e)
+{
+    return e->next->n >= e->conf->batch_records || e->next->bytes >= SAGA_BATCH_BYTES;
+}
+
+/* -> 0: all that waits has been collected; 1: the batch is full */
+static int collect_topic(struct saga_engine *e, int topic)
 {
     struct saga_work *work = e->next;
     struct saga_record record;
-    int topic, rc;
+    int rc;
 
-    for (;;) {
-        if (work->n >= e->conf->batch_records || work->bytes >= SAGA_BATCH_BYTES) {
-            e->more = true;
-            return;
-        }
-        if ((rc = saga_bus_next(e->bus, &record, &topic)) == 0)
-            break;
+    while (!is_full(e)) {
+        if ((rc = saga_bus_next(e->bus, topic, &record)) == 0)
+            return 0;
         if (rc < 0) {
             out_of_range(e, record.partition);
             continue;
@@ -183,7 +185,23 @@ static void collect(struct saga_engine *e)
         work->read[work->n++].epoch = e->lane[record.partition].epoch;
         work->bytes += record.value_n;
     }
+    return 1;
+}
+
+/* Events before requests, so that what was begun ends before more is begun: under a backlog no
+ * service waits for what another one has put off, and rows are still in memory when they are asked
+ * for. Of several topics of events each is the first in turn. */
+static void collect(struct saga_engine *e)
+{
+    int requests = e->service->requests != NULL, events = e->intake.topics - requests;
+
     e->more = false;
+    for (int i = 0; i < events && !e->more; i++)
+        e->more = collect_topic(e, requests + (e->first + i) % events);
+    if (requests && !e->more)
+        e->more = collect_topic(e, 0);
+    if (e->more)
+        e->first = (e->first + 1) % (events ? events : 1);
 }
 
 static void take_answers(struct saga_engine *e)

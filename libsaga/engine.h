@@ -79,6 +79,7 @@ struct saga_engine {
     int64_t clock;           /* database's clock minus monotonic, us */
     int wake;                /* eventfd: answers, SIGTERM */
     bool more;               /* Kafka has records that were not collected because next is full */
+    int first;               /* of the topics of events: collected first */
     int64_t started, lasted; /* the last batch: us, monotonic; us */
     int64_t flush_at;        /* dirty lanes are stored, 0: none */
     int64_t second_at;       /* housekeeping once a second */

@@ -144,14 +144,15 @@ static void turn(struct hop *hop, struct saga_err *err)
 {
     struct pollfd fd = {saga_bus_fd(hop->bus), POLLIN, 0};
     struct saga_record record;
-    int topic, rc;
+    int rc;
 
     poll(&fd, 1, 100);
     if (saga_bus_serve(hop->bus, err) < 0)
         die(hop->group, err->text);
-    while ((rc = saga_bus_next(hop->bus, &record, &topic)) != 0)
-        if (rc > 0)
-            answer(hop, &record, topic);
+    for (int topic = 0; hop->topics[topic]; topic++)
+        while ((rc = saga_bus_next(hop->bus, topic, &record)) != 0)
+            if (rc > 0)
+                answer(hop, &record, topic);
 }
 
 static void *run(void *arg)
