@@ -477,3 +477,29 @@ int saga_engine_loop(struct saga_engine *e, struct saga_err *err)
     }
     return 0;
 }
+
+static bool is_sending(const struct saga_engine *e)
+{
+    for (int32_t i = 0; i < e->lanes; i++)
+        if (e->lane[i].state == SAGA_LANE_RUNNING && e->lane[i].out.n)
+            return true;
+    return false;
+}
+
+void saga_engine_settle(struct saga_engine *e, int64_t wait)
+{
+    int64_t until = saga_now() + wait;
+    struct saga_err err = {0};
+
+    while (is_sending(e) && !e->renew && saga_now() < until)
+        if (saga_engine_turn(e, 50 * MS, -1, 0, &err) < 0)
+            return;
+    if (!e->flush_at || e->failures || !saga_pg_connected(e->pg))
+        return;
+    e->now->from = e->now->n; /* the next owner's */
+    e->answers_in = e->answers_n;
+    saga_engine_forget(e);
+    e->flush_at = saga_now();
+    if (saga_engine_run(e, &err) < 0)
+        saga_log_text(SAGA_INFO, "the last acknowledgements are not stored", err.text);
+}

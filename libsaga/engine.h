@@ -108,6 +108,9 @@ int64_t saga_now(void); /* us, monotonic */
 extern const struct saga_bus_events saga_engine_events; /* owner is to be set */
 int saga_engine_loop(struct saga_engine *e,
                      struct saga_err *err); /* until stop; -> 0, SAGA_FATAL */
+/* At the end: events on their way are waited for, at most wait us, and their acknowledgements are
+ * stored, so that the next owner has nothing to send again. */
+void saga_engine_settle(struct saga_engine *e, int64_t wait);
 /* One turn of the loop: serves Kafka and answers, collects; waits at most wait us, or for fd (-1:
  * none). -> 0, SAGA_FATAL */
 int saga_engine_turn(struct saga_engine *e, int64_t wait, int fd, short events,
@@ -140,8 +143,9 @@ void saga_engine_want(struct saga_engine *e, struct saga_lane *lane, bool soon);
 
 /* view.c */
 void saga_view_init(struct saga_engine *e);
-void saga_view_update(struct saga_engine *e);
-void saga_view_waits(const char *text); /* what the engine waits for, NULL: nothing */
+void saga_view_update(struct saga_engine *e); /* a few times a second, or if it is stale */
+void saga_view_stale(void);                   /* lanes came or went: to be shown at once */
+void saga_view_waits(const char *text);       /* what the engine waits for, NULL: nothing */
 extern const struct saga_view saga_engine_view;
 void saga_view_turned(void);
 

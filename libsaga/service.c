@@ -17,7 +17,7 @@
 #include "schema.h"
 
 enum { OK = 0, BAD_SETTING = 78 /* EX_CONFIG */, BROKEN = 70 /* EX_SOFTWARE */ };
-enum { STOP_SECONDS = 5, SAY_EVERY = 5000000 /* us */ };
+enum { STOP_SECONDS = 5, SETTLE = 1000000, SAY_EVERY = 5000000 /* us */ };
 
 static struct saga_engine *the_engine; /* of this process, for the signal handler */
 
@@ -191,7 +191,10 @@ static int serve(struct saga_engine *e, struct saga_err *err)
     init_lanes(e);
     saga_view_waits(NULL);
     saga_calls_start(e->service, (int)e->conf->callers, e->wake);
-    return saga_engine_loop(e, err);
+    rc = saga_engine_loop(e, err);
+    if (rc == 0)
+        saga_engine_settle(e, SETTLE);
+    return rc;
 }
 
 int saga_main(int argc, char **argv, const struct saga_service *service)

@@ -298,6 +298,7 @@ int saga_engine_take(struct saga_engine *e, struct saga_err *err)
         }
         if ((rc = take(e, lane, &m, err)) == 0)
             e->due_at = 0;
+        saga_view_stale();
     }
     return rc;
 }

@@ -31,6 +31,11 @@ void saga_view_waits(const char *text)
     pthread_mutex_unlock(&view.lock);
 }
 
+void saga_view_stale(void)
+{
+    view.updated = 0;
+}
+
 static const char *state_of(const struct saga_lane *lane)
 {
     if (lane->state == SAGA_LANE_STOPPED)
