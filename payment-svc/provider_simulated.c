@@ -2,9 +2,11 @@
  * ledger, which stands for another company's books.
  *
  * All calls that wait together are one transaction of one round trip, on a connection of the
- * caller's own: an insert for each, which does nothing where the key is there. Whoever asks second,
- * on whatever thread, waits in that insert for the first's commit and is answered from the row, by
- * a second round trip. Keys are inserted in their order, so that no two wait for each other.
+ * caller's own. Charges asked for the first time are plain inserts. Should one of those keys be there
+ * all the same, or a call be a repeated one: an insert for each, which does nothing where the key is
+ * there. Whoever asks second, on whatever thread, waits in that insert for the first's commit and is
+ * answered from the row, by a further round trip. Keys are inserted in their order, so that no two
+ * wait for each other.
  * Answers come after it, the slow ones last, with no transaction open. If anything fails the
  * outcome is not known, and the same key will tell. */
 #include "provider.h"
@@ -26,6 +28,10 @@ const char *payment_schema = "payment_svc";
 
 /* clang-format off */
 static const char session[] = "set enable_seqscan = off; set enable_hashjoin = off; set enable_mergejoin = off";
+
+static const char book_new_charges[] =
+    "insert into ledger (key, amount, reason)"
+    " select unnest($1::text[]), unnest($2::bigint[]), unnest($3::text[])";
 
 static const char book_charges[] =
     "insert into ledger (key, amount, reason)"
@@ -144,7 +150,8 @@ static void put_keys(struct saga_params *p, const struct item *items, int n)
     saga_param_array_end(p);
 }
 
-static int send_charges(struct saga_pg *pg, const struct item *items, int n, struct saga_err *err)
+static int send_charges(struct saga_pg *pg, const char *sql, const struct item *items, int n,
+                        struct saga_err *err)
 {
     struct saga_params p = {0};
 
@@ -157,7 +164,7 @@ static int send_charges(struct saga_pg *pg, const struct item *items, int n, str
     for (int i = 0; i < n; i++)
         saga_element_text(&p, items[i].behaviour.declined, -1);
     saga_param_array_end(&p);
-    int rc = saga_pg_send(pg, book_charges, &p, err);
+    int rc = saga_pg_send(pg, sql, &p, err);
     saga_params_free(&p);
     return rc;
 }
@@ -190,6 +197,30 @@ static int end(struct saga_pg *pg, struct saga_err *err)
     return rc < 0 ? rc : saga_pg_wait(pg, err);
 }
 
+/* Only charges, and none has been asked for before as far as the row knows. */
+static bool all_new(const struct item *items, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (items[i].call->call != &charge ||
+            ((const struct charge *)items[i].call->data)->tries > 1)
+            return false;
+    return true;
+}
+
+static int book_new(struct saga_pg *pg, struct item *items, int n, struct saga_err *err)
+{
+    int rc = send_charges(pg, book_new_charges, items, n, err);
+
+    if (rc < 0 || (rc = end(pg, err)) < 0)
+        return rc;
+    for (int i = 0; i < n; i++) {
+        const char *declined = items[i].behaviour.declined;
+        items[i].is = BOOKED;
+        snprintf(items[i].reason, sizeof items[i].reason, "%s", declined ? declined : "");
+    }
+    return 0;
+}
+
 /* Charges stand before refunds, as in the order of keys. */
 static int book(struct saga_pg *pg, struct item *items, int n, struct saga_err *err)
 {
@@ -198,7 +229,7 @@ static int book(struct saga_pg *pg, struct item *items, int n, struct saga_err *
     while (charges < n && items[charges].call->call == &charge)
         charges++;
     if (charges)
-        rc = send_charges(pg, items, charges, err);
+        rc = send_charges(pg, book_charges, items, charges, err);
     if (rc == 0 && charges < n)
         rc = send_refunds(pg, items + charges, n - charges, err);
     if (rc < 0 || (rc = end(pg, err)) < 0)
@@ -300,8 +331,10 @@ static void call(const struct saga_call *calls, int n)
         snprintf(items[i].key, sizeof items[i].key, "%s:%s", calls[i].call->type, calls[i].key);
     }
     qsort(items, (size_t)n, sizeof *items, by_key);
-    if ((rc = book(pg, items, n, &err)) < 0) {
-        err.code = 0; /* the connection had died since its last use: another, with the same keys */
+    rc = all_new(items, n) ? book_new(pg, items, n, &err) : book(pg, items, n, &err);
+    if (rc <
+        0) { /* a key was there, or the connection had died since its last use: the same keys */
+        err.code = 0;
         rc = book(pg, items, n, &err);
     }
     if (rc < 0 || find(pg, items, n, &err) < 0)

@@ -39,10 +39,13 @@ create table outbox_0 (
     value      bytea[] not null,
     headers    bytea[] not null
 ) with (autovacuum_enabled = false, toast.autovacuum_enabled = false); -- there is nothing to collect
-do $$
-declare c text; -- no compression: it costs more than it saves
+do $$ -- lz4 takes what is like its neighbours to a third for less than writing it costs; pglz costs more
+declare c text;
 begin
-    foreach c in array array['lane', 'seq', 'topic', 'partition', 'key', 'value', 'headers'] loop
+    foreach c in array array['topic', 'key', 'value'] loop
+        execute format('alter table outbox_0 alter column %I set compression lz4', c);
+    end loop;
+    foreach c in array array['lane', 'seq', 'partition', 'headers'] loop
         execute format('alter table outbox_0 alter column %I set storage external', c);
     end loop;
 end $$;

@@ -69,10 +69,7 @@ static const char store_due[] =
 
 static const char book_charges[] =
     "insert into ledger (key, amount, reason)"
-    " select *"
-    "   from unnest($1::text[], $2::bigint[], $3::text[])"
-    " on conflict (key) do nothing"
-    " returning key, reason";
+    " select unnest($1::text[]), unnest($2::bigint[]), unnest($3::text[])";
 
 /* ---- Rows ---- */
 
