@@ -365,6 +365,15 @@ int saga_pg_send(struct saga_pg *pg, const char *sql, const struct saga_params *
     return 0;
 }
 
+int saga_pg_sent(const struct saga_pg *pg)
+{
+    int n = 0;
+
+    for (int i = 0; i < pg->expected_n && pg->got < pg->expected_n; i++)
+        n += !pg->expected[i].prepare;
+    return n;
+}
+
 int saga_pg_sync(struct saga_pg *pg, struct saga_err *err)
 {
     if (!pg->conn || !PQpipelineSync(pg->conn))

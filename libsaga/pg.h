@@ -77,6 +77,7 @@ enum {
 /* Appends a statement to the pipeline. */
 int saga_pg_send(struct saga_pg *pg, const char *sql, const struct saga_params *p,
                  struct saga_err *err);
+int saga_pg_sent(const struct saga_pg *pg); /* statements in it so far */
 /* Ends it by a Sync and flushes. Results come by saga_pg_wait(). */
 int saga_pg_sync(struct saga_pg *pg, struct saga_err *err);
 /* Without blocking: -> 1 all results of the pipeline are there, 0 not yet (poll the socket), or an

@@ -175,23 +175,27 @@ static int store_log(struct saga_engine *e, struct saga_err *err)
     return saga_pg_send(e->pg, e->service->log->insert, p, err);
 }
 
-/* *service: how many of the pipeline's statements are the service's: a content error of one of
- * those is the batch's (4.7), of a later one it is our bug. */
+/* A content error of one of the service's statements is that of the batch (4.7), of any other one,
+ * COMMIT among them, our bug: it is tried again and reported, and no order is blamed. */
 int saga_engine_store(struct saga_engine *e, int slot, struct saga_err *err)
 {
     const struct saga_batch *b = &e->batch;
-    int rc;
+    int rc, services;
 
     if ((rc = store_rows(e, &b->orders, NEW, err)) < 0 ||
         (rc = store_rows(e, &b->orders, KNOWN, err)) < 0 ||
         (b->shared.table && ((rc = store_rows(e, &b->shared, NEW, err)) < 0 ||
                              (rc = store_rows(e, &b->shared, KNOWN, err)) < 0)) ||
-        (rc = store_log(e, err)) < 0 || (rc = saga_due_store(e, err)) < 0 ||
+        (rc = store_log(e, err)) < 0)
+        return rc;
+    services = saga_pg_sent(e->pg);
+    if ((rc = saga_due_store(e, err)) < 0 ||
         (b->out_n && (rc = saga_outbox_store(e->pg, b, slot, &e->params, err)) < 0) ||
         (rc = store_lanes(e, err)) < 0 || (rc = store_inputs(e, err)) < 0 ||
         (rc = store_forwards(e, err)) < 0 ||
         (rc = saga_pg_send(e->pg, sql_commit, NULL, err)) < 0 ||
         (rc = saga_pg_sync(e->pg, err)) < 0)
         return rc;
-    return saga_engine_wait(e, err);
+    rc = saga_engine_wait(e, err);
+    return rc == SAGA_POISON && saga_pg_failed(e->pg) >= services ? (err->code = SAGA_RETRY) : rc;
 }

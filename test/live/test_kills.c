@@ -131,7 +131,9 @@ START_TEST(sessions_can_be_terminated)
 }
 END_TEST
 
-/* Attack 10: COMMIT itself fails, for one cause after the other; the same batch is run again. */
+/* Attack 10: COMMIT itself fails, for one cause after the other; the same batch is run again. Attack
+ * 36: also if its content is what is wrong, time and again. COMMIT is not the service's, so no order
+ * is to blame. */
 START_TEST(commit_can_fail)
 {
     static const char *const make =
@@ -139,7 +141,9 @@ START_TEST(commit_can_fail)
         "create function %1$s_svc.fail() returns trigger language plpgsql as $$"
         "declare n bigint := nextval('%1$s_svc.commits');"
         "begin"
-        "    if n %% 3 = 2 then"
+        "    if n between 3 and 8 then"
+        "        raise unique_violation;"
+        "    elsif n %% 3 = 2 then"
         "        raise exception 'as the test wants it' using errcode ="
         "            (array['40001', '40P01', '53100', '57014'])[n / 3 %% 4 + 1];"
         "    end if;"
