@@ -36,7 +36,6 @@ struct saga_pg {
     int result_n;
     bool unsent, broken;
     int failed;
-    char sqlstate[6];
     struct saga_err err;
 };
 
@@ -62,7 +61,6 @@ static void clear_results(struct saga_pg *pg)
     pg->failed = -1;
     pg->broken = false;
     pg->err.code = 0;
-    pg->sqlstate[0] = '\0';
 }
 
 void saga_pg_close(struct saga_pg *pg)
@@ -392,10 +390,10 @@ static void note_error(struct saga_pg *pg, const PGresult *result)
     char line[200];
     bool content;
 
-    snprintf(pg->sqlstate, sizeof pg->sqlstate, "%s", state ? state : "");
-    content = !strncmp(pg->sqlstate, "22", 2) || !strncmp(pg->sqlstate, "23", 2);
+    state = state ? state : "";
+    content = !strncmp(state, "22", 2) || !strncmp(state, "23", 2);
     saga_err(&pg->err, content ? SAGA_POISON : SAGA_RETRY, "database: %s (SQLSTATE %s)",
-             one_line(line, sizeof line, text ? text : PQresultErrorMessage(result)), pg->sqlstate);
+             one_line(line, sizeof line, text ? text : PQresultErrorMessage(result)), state);
     pg->failed = pg->result_n;
     pg->broken = true;
 }
@@ -469,11 +467,6 @@ int saga_pg_wait(struct saga_pg *pg, struct saga_err *err)
 const struct saga_rows *saga_pg_result(const struct saga_pg *pg, int i)
 {
     return i < pg->result_n ? (const struct saga_rows *)pg->result[i] : NULL;
-}
-
-const char *saga_pg_sqlstate(const struct saga_pg *pg)
-{
-    return pg->sqlstate;
 }
 
 int saga_pg_failed(const struct saga_pg *pg)

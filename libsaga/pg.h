@@ -87,9 +87,7 @@ int saga_pg_ready(struct saga_pg *pg, struct saga_err *err);
 int saga_pg_wait(struct saga_pg *pg, struct saga_err *err); /* the same, blocking, -> 0 */
 const struct saga_rows *saga_pg_result(const struct saga_pg *pg,
                                        int i); /* of statement i, until the next send */
-const char *
-saga_pg_sqlstate(const struct saga_pg *pg);   /* of the last error, "" for a lost connection */
-int saga_pg_failed(const struct saga_pg *pg); /* number of the statement that failed, -1 */
+int saga_pg_failed(const struct saga_pg *pg);  /* number of the statement that failed, -1 */
 
 /* ---- At once ---- */
 int saga_pg_query(struct saga_pg *pg, const char *sql, const struct saga_params *p,
