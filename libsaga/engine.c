@@ -160,8 +160,8 @@ static bool is_full(const struct saga_engine *e)
     return e->next->n >= e->conf->batch_records || e->next->bytes >= SAGA_BATCH_BYTES;
 }
 
-/* -> 0: all that waits has been collected; 1: the batch is full */
-static int collect_topic(struct saga_engine *e, int topic)
+/* -> whether the batch is full; else all that waits has been collected */
+static bool collect_topic(struct saga_engine *e, int topic)
 {
     struct saga_work *work = e->next;
     struct saga_record record;
@@ -169,7 +169,7 @@ static int collect_topic(struct saga_engine *e, int topic)
 
     while (!is_full(e)) {
         if ((rc = saga_bus_next(e->bus, topic, &record)) == 0)
-            return 0;
+            return false;
         if (rc < 0) {
             out_of_range(e, record.partition);
             continue;
@@ -185,7 +185,7 @@ static int collect_topic(struct saga_engine *e, int topic)
         work->read[work->n++].epoch = e->lane[record.partition].epoch;
         work->bytes += record.value_n;
     }
-    return 1;
+    return true;
 }
 
 /* Events before requests, so that what was begun ends before more is begun: under a backlog no
@@ -248,6 +248,7 @@ static void assigned(void *owner, const int32_t *lanes, int n)
             lane->backoff = 0;
         }
     }
+    saga_view_stale();
     saga_log_at(SAGA_INFO, "lanes assigned", "\"lanes\":%d", n);
 }
 

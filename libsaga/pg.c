@@ -367,7 +367,9 @@ int saga_pg_sent(const struct saga_pg *pg)
 {
     int n = 0;
 
-    for (int i = 0; i < pg->expected_n && pg->got < pg->expected_n; i++)
+    if (pg->got == pg->expected_n)
+        return 0; /* what is expected is of the pipeline before */
+    for (int i = 0; i < pg->expected_n; i++)
         n += !pg->expected[i].prepare;
     return n;
 }

@@ -180,7 +180,7 @@ static int store_log(struct saga_engine *e, struct saga_err *err)
 int saga_engine_store(struct saga_engine *e, int slot, struct saga_err *err)
 {
     const struct saga_batch *b = &e->batch;
-    int rc, services;
+    int rc, services; /* statements of the service: the first ones */
 
     if ((rc = store_rows(e, &b->orders, NEW, err)) < 0 ||
         (rc = store_rows(e, &b->orders, KNOWN, err)) < 0 ||
@@ -197,5 +197,7 @@ int saga_engine_store(struct saga_engine *e, int slot, struct saga_err *err)
         (rc = saga_pg_sync(e->pg, err)) < 0)
         return rc;
     rc = saga_engine_wait(e, err);
-    return rc == SAGA_POISON && saga_pg_failed(e->pg) >= services ? (err->code = SAGA_RETRY) : rc;
+    if (rc == SAGA_POISON && saga_pg_failed(e->pg) >= services)
+        rc = err->code = SAGA_RETRY;
+    return rc;
 }

@@ -25,7 +25,7 @@ create table orders (
     currency      text        not null,
     payment_mode  text        not null,
     payment_token text,
-    lines         json       not null,
+    lines         json        not null,
     state         text        not null,
     requested     boolean     not null,
     due           timestamptz,
@@ -33,5 +33,5 @@ create table orders (
     trace         text,
     reason        text,
     tracking      text,
-    history       json       not null
+    history       json        not null
 ) with (fillfactor = 40, autovacuum_analyze_threshold = 1000000);

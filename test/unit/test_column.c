@@ -112,6 +112,7 @@ START_TEST(columns_of_others)
         {"flag", "", 0, "column flag: not a boolean"},
         {"colour", "blue", 4, "column colour: \"blue\" is not one of red green"},
         {"code", "x", 1, "column code: \"x\" is not 2 to 3 capital letters"},
+        {"parts", "", 0, "byte 0: a value was expected, but the text ends"},
         {"parts", "[]", 2, "parts: 0 items are less than 1"},
         {"parts", "[{\"n\":1}]", 9, "parts[0].sku: it is missing"},
         {"inner", "{}x", 3, "byte 2: something follows the value"},
