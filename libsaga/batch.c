@@ -171,7 +171,7 @@ void saga_batch_name(struct saga_batch *b)
         return;
     for (int i = 0; i < b->n; i++) {
         struct saga_in *in = &b->in[i];
-        if (!in->slot)
+        if (!in->slot || in->kind == SAGA_IN_PARKED || in->kind == SAGA_IN_DROPPED)
             continue;
         struct saga_step step = step_of(b, in);
         if (!b->service->names(&step, share))
@@ -326,7 +326,7 @@ int saga_batch_decide(struct saga_batch *b, int64_t now, struct saga_err *err)
             forward(b, in);
         else if (in->kind == SAGA_IN_DEAD)
             bury(b, in);
-        else
+        else if (in->kind != SAGA_IN_PARKED && in->kind != SAGA_IN_DROPPED)
             decide(b, in);
     }
     b->deciding = NULL;
@@ -336,6 +336,19 @@ int saga_batch_decide(struct saga_batch *b, int64_t now, struct saga_err *err)
     return saga_err(err, SAGA_POISON, "%s of order %s is impossible in state %s",
                     b->impossible->rule->input->type, b->impossible->key,
                     b->service->states[row->state]);
+}
+
+void saga_batch_park(struct saga_batch *b, struct saga_in *in, const char *reason)
+{
+    static const char behind[] = "its order is parked";
+
+    in->kind = SAGA_IN_PARKED;
+    in->reason = saga_arena_text(&b->arena, reason, strlen(reason));
+    for (struct saga_in *later = in + 1; later < b->in + b->n; later++)
+        if (later->rule && !strcmp(later->key, in->key)) {
+            later->kind = SAGA_IN_PARKED;
+            later->reason = behind;
+        }
 }
 
 static void store(struct saga_slots *rows)

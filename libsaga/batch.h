@@ -40,6 +40,8 @@ enum saga_kind {
     SAGA_IN_DEAD,    /* a dead letter */
     SAGA_IN_DUE,
     SAGA_IN_ANSWER,
+    SAGA_IN_PARKED,  /* one of these whose order is parked: it waits in table parked (4.7) */
+    SAGA_IN_DROPPED, /* one that has waited there, and that an operator drops */
 };
 
 struct saga_in {
@@ -51,7 +53,9 @@ struct saga_in {
     const char *id, *trace; /* NULL for due and answers: the row's */
     struct saga_slot *slot;
     struct saga_record *record;  /* FORWARD, DEAD: kept in the arena, with headers */
-    const char *reason, *detail; /* DEAD */
+    const char *reason, *detail; /* DEAD; PARKED has a reason */
+    const char *raw;             /* PARKED without data: the payload that was refused, or NULL */
+    int64_t redriven; /* number of its row in table parked, where it has waited; 0: it is new */
 };
 
 /* An outbox row. */
@@ -94,8 +98,7 @@ struct saga_batch {
     int call_n, call_cap;
     void **log;
     int log_n, log_cap;
-    const struct saga_in
-        *impossible; /* the first input that met an impossible cell: decide stopped */
+    struct saga_in *impossible; /* the first input that met an impossible cell: decide stopped */
     struct saga_in *deciding;
 };
 
@@ -117,6 +120,9 @@ void saga_batch_name(struct saga_batch *b);
  * anew each time: what an earlier run changed or emitted is forgotten; writer moves only here.
  * -> 0, or SAGA_POISON: an impossible cell, see impossible. */
 int saga_batch_decide(struct saga_batch *b, int64_t now, struct saga_err *err);
+
+/* This input and all later ones of its order are not decided but parked. reason is kept. */
+void saga_batch_park(struct saga_batch *b, struct saga_in *in, const char *reason);
 
 /* The simulation, whose rows are the world: what decide changed is stored; inputs, outbox rows,
  * calls and log rows are emptied, rows stay. */

@@ -15,7 +15,8 @@ static const char sql_store[] =
     "      group by lane, at";
 
 /* After an ask that found nothing: what these rows announced has been dealt with. */
-static const char sql_forget[] = "delete from due where lane = any($1::int[]) and at <= $2";
+static const char sql_forget[] = "delete from due where lane = any($1::int[]) and at <= $2"
+                                 "   and cardinality($3::text[]) = 0"; /* parked: theirs stay */
 
 static bool is_new(const struct saga_slot *slot)
 {
@@ -51,7 +52,7 @@ int saga_due_store(struct saga_engine *e, struct saga_err *err)
     return saga_pg_send(e->pg, sql_store, p, err);
 }
 
-/* The lanes that may have inputs now, and until when. -> false: there is no such lane */
+/* The lanes that may have inputs now, until when, and what is parked. -> false: there is no such lane */
 static bool put_lanes(struct saga_engine *e, int64_t until)
 {
     struct saga_params *p = &e->params;
@@ -65,6 +66,7 @@ static bool put_lanes(struct saga_engine *e, int64_t until)
     if (p->param[0].elements == 0)
         return false;
     saga_param_time(p, until);
+    saga_park_keys(e, p);
     return true;
 }
 

@@ -225,6 +225,7 @@ void saga_engine_forget(struct saga_engine *e)
         e->answers_end = &e->answers;
     while (e->due_n)
         free(e->due[--e->due_n]);
+    e->parking.redriven_n = 0;
 }
 
 static void assigned(void *owner, const int32_t *lanes, int n)
@@ -383,7 +384,7 @@ static int once_a_second(struct saga_engine *e, int64_t now, struct saga_err *er
 /* How long to wait before the next batch may start, and for what there is at most. */
 static int64_t pause_of(const struct saga_engine *e, int64_t now)
 {
-    bool input = e->next->n || e->answers_n || e->due_n;
+    bool input = e->next->n || e->answers_n || e->due_n || e->parking.redriven_n;
     int64_t until = e->second_at;
 
     if (now < e->retry_at)
@@ -414,7 +415,7 @@ static int batch(struct saga_engine *e, struct saga_err *err)
         e->now = e->next;
         e->next = empty;
     }
-    if (e->now->n == e->now->from && !e->answers_n && !e->due_n &&
+    if (e->now->n == e->now->from && !e->answers_n && !e->due_n && !e->parking.redriven_n &&
         !(e->flush_at && saga_now() >= e->flush_at))
         return 0;
     e->started = saga_now();
@@ -451,7 +452,8 @@ static int step(struct saga_engine *e, struct saga_err *err)
         return 0;
     if ((rc = saga_pg_connect(e->pg, err)) < 0 || (rc = renew(e, now, err)) < 0 ||
         (rc = saga_engine_take(e, err)) < 0 || (rc = once_a_second(e, now, err)) < 0 ||
-        (rc = saga_due_ask(e, err)) < 0 || (rc = batch(e, err)) < 0)
+        (rc = saga_park_ask(e, err)) < 0 || (rc = saga_due_ask(e, err)) < 0 ||
+        (rc = batch(e, err)) < 0)
         return rc;
     if (e->failures) {
         e->failures = 0;

@@ -47,6 +47,7 @@ struct saga_lane {
     struct saga_outgoing out;
     int64_t sent_at; /* us, monotonic: when the oldest unacknowledged was sent or one reported */
     int64_t try_at, backoff; /* us, monotonic; us */
+    int64_t parked_term;     /* the term in which its parked keys were asked for */
     char why[256];
 };
 
@@ -56,6 +57,29 @@ struct saga_work {
     struct saga_read *read;
     int n, cap, from; /* [from, n) are to be done */
     size_t bytes;
+};
+
+/* An input that has waited in table parked and is to be applied, or dropped. */
+struct saga_redriven {
+    int32_t lane;
+    int64_t term, n; /* n: its row's */
+    bool drop;
+    const char *why; /* it still cannot be read, or NULL */
+    const char *key, *id, *trace;
+    const struct saga_rule *rule;
+    const void *data;
+};
+
+/* The orders that are parked in the lanes we own, and what an operator has asked for (park.c). */
+struct saga_parking {
+    struct saga_parked_key *bucket[64];
+    int n;
+    bool stale;              /* some may have nothing parked any more */
+    int64_t ask_at;          /* us, monotonic */
+    struct saga_arena arena; /* of redriven */
+    struct saga_redriven *redriven;
+    int redriven_n, redriven_cap;
+    char refused[65], why[256]; /* the order whose only input in the batch the database refuses */
 };
 
 struct saga_engine {
@@ -73,7 +97,8 @@ struct saga_engine {
     struct saga_work work[2], *now, *next;
     struct saga_answered *answers, **answers_end;
     int answers_n, answers_in; /* there; of them, in the batch */
-    char **due;                /* keys */
+    struct saga_parking parking;
+    char **due; /* keys */
     int due_n;
     int64_t due_at;          /* us, monotonic: when to ask for keys that are due */
     int64_t clock;           /* database's clock minus monotonic, us */
@@ -95,7 +120,7 @@ struct saga_engine {
         saga_cell_t *in[SAGA_READS_MAX], *duplicates[SAGA_READS_MAX], *gaps[SAGA_READS_MAX],
             *lag[SAGA_READS_MAX];
         saga_cell_t *out, *dead, *forwards, *unpublished, *oldest, *batches, *failed, *calls,
-            *answers, *due;
+            *answers, *due, *parked, *parked_orders;
         struct saga_histogram *batch_size, *batch_seconds;
         saga_cell_t *state[SAGA_STATES];
         struct saga_histogram *state_seconds[SAGA_STATES];
@@ -135,6 +160,17 @@ int saga_engine_store(struct saga_engine *e, int slot,
 /* due.c */
 int saga_due_store(struct saga_engine *e, struct saga_err *err); /* the batch's new deadlines */
 int saga_due_ask(struct saga_engine *e, struct saga_err *err);   /* keys that are due, to e->due */
+
+/* park.c */
+void saga_park_screen(struct saga_engine *e); /* the batch's inputs of parked orders wait */
+/* The batch's only input is what the database refuses: it is to be parked in the next run. */
+int saga_park_refused(struct saga_engine *e, struct saga_err *err); /* -> SAGA_FENCED, SAGA_RETRY */
+int saga_park_store(struct saga_engine *e,
+                    struct saga_err *err);  /* what waits, and what no longer */
+void saga_park_done(struct saga_engine *e); /* the batch is committed */
+/* Which orders are parked in lanes taken since, and once a second what is to be redriven. */
+int saga_park_ask(struct saga_engine *e, struct saga_err *err);
+void saga_park_keys(const struct saga_engine *e, struct saga_params *p); /* a text[] of them */
 
 /* take.c */
 int saga_engine_take(struct saga_engine *e, struct saga_err *err); /* lanes whose try_at has come */

@@ -200,6 +200,7 @@ static void read_envelope(struct saga_json *j, const struct saga_event *const *k
         } else if (env->text[TYPE] && (out->event = event_known(known, env->text[TYPE]))) {
             env->data.at = j->at;
             read_data(j, arena, env, out);
+            env->data.n = (size_t)(j->at - env->data.at);
         } else {
             saga_json_raw(j, &env->data);
         }
@@ -315,7 +316,23 @@ int saga_event_read(const struct saga_record *record, const struct saga_event *c
         read_data(&again, arena, &env, out);
     }
     judge_data(&env, out, err);
+    if (out->refused && env.data.at)
+        out->raw = saga_arena_text(arena, env.data.at, env.data.n);
     return 0;
+}
+
+int saga_payload_read(const struct saga_event *event, const char *key, const char *json, size_t n,
+                      struct saga_arena *arena, void **data, struct saga_err *err)
+{
+    struct saga_message m = {.event = event, .key = key};
+    struct envelope env = {.data = {json, n}};
+    struct saga_json j;
+
+    saga_json_init(&j, json, n, arena, err);
+    read_data(&j, arena, &env, &m);
+    judge_data(&env, &m, err);
+    *data = m.data;
+    return m.refused ? SAGA_POISON : 0;
 }
 
 /* ---- Writing ---- */
@@ -336,6 +353,14 @@ static void put_payload(struct saga_buf *out, const char *key, const struct saga
     PUT(out, ",");
     if (saga_fields_write(fields, data, out) == 0)
         out->n--;
+}
+
+void saga_payload_write(const struct saga_event *event, const char *key, const void *data,
+                        struct saga_buf *out)
+{
+    PUT(out, "{");
+    put_payload(out, key, event->fields, data);
+    PUT(out, "}");
 }
 
 void saga_event_write(const struct saga_emission *e, struct saga_buf *out)

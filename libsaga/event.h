@@ -48,7 +48,8 @@ struct saga_message {
     struct saga_id id, previous; /* events; previous.seq 0: none */
     int64_t time_ms;             /* CloudEvents time, 0: none */
     void *data;                  /* read into event->size bytes; NULL if event is NULL or refused */
-    bool refused; /* events: the envelope is good and the data is not: err says why */
+    bool refused;    /* events: the envelope is good and the data is not: err says why */
+    const char *raw; /* of a refused event: data as it came, JSON text; NULL: there was none */
     /* requests: */
     struct saga_id forwarded; /* of forwarded-id; seq 0: plain, or of another history */
     int32_t forwarded_from;   /* the lane q of it */
@@ -95,6 +96,13 @@ void saga_event_write(const struct saga_emission *e, struct saga_buf *out);
 /* Appends a request in plain form: {"type":...,"order_id":...,...}. */
 void saga_request_write(const struct saga_event *request, const char *order_id, const void *data,
                         struct saga_buf *out);
+
+/* A payload alone, {"order_id":...,...}: of what waits in table parked. read: key is what order_id
+ * must be. -> 0, or SAGA_POISON: what fields or check of the event refuse. */
+void saga_payload_write(const struct saga_event *event, const char *key, const void *data,
+                        struct saga_buf *out);
+int saga_payload_read(const struct saga_event *event, const char *key, const char *json, size_t n,
+                      struct saga_arena *arena, void **data, struct saga_err *err);
 
 /* "7.1042.1795513885123" <-> lane, id. -> false: not one (leading zeros and signs are refused). */
 bool saga_id_read(const char *text, size_t n, int32_t *lane, struct saga_id *id);

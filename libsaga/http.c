@@ -21,6 +21,7 @@
 #include "listen.h"
 #include "mem.h"
 #include "metrics.h"
+#include "park_http.h"
 
 enum {
     BODY_MAX = 64 * 1024,
@@ -96,8 +97,8 @@ static bool serves(const char *route, const char *method)
 static const struct saga_route *find(struct saga_request *req, const char *path,
                                      struct saga_buf *allow)
 {
-    const struct saga_route *tables[] = {saga_health_routes, own};
-    for (int t = 0; t < 2; t++)
+    const struct saga_route *tables[] = {saga_health_routes, saga_park_routes, own};
+    for (int t = 0; t < 3; t++)
         for (const struct saga_route *r = tables[t]; r && r->method; r++) {
             if (!fits(req, r->path, path))
                 continue;

@@ -103,21 +103,42 @@ static void count(struct saga_engine *e, int topic, enum saga_screened what)
         saga_count(e->metric.gaps[topic], 1);
 }
 
-static void stop_for(struct saga_engine *e, struct saga_lane *lane, const struct saga_read *read,
-                     enum saga_screened what)
+static void stop_for(struct saga_engine *e, struct saga_lane *lane, const struct saga_read *read)
 {
     char why[256];
 
-    if (what == SAGA_REFUSED)
-        snprintf(why, sizeof why, "%s/%d offset %" PRId64 ": %s of order %s cannot be applied: %s",
-                 e->intake.topic[read->topic], lane->lane, read->offset, read->message.type,
-                 read->message.key, read->detail);
-    else
-        snprintf(why, sizeof why,
-                 "%s/%d offset %" PRId64 ": fork: %s does not follow what was applied: the "
-                 "history of its writer was restarted or restored",
-                 e->intake.topic[read->topic], lane->lane, read->offset, read->message.place);
+    snprintf(why, sizeof why,
+             "%s/%d offset %" PRId64 ": fork: %s does not follow what was applied: the "
+             "history of its writer was restarted or restored",
+             e->intake.topic[read->topic], lane->lane, read->offset, read->message.place);
     saga_engine_stop_lane(e, lane, why);
+}
+
+/* What has waited in table parked, unless another owner may have seen to it meanwhile. */
+static void add_redriven(struct saga_engine *e)
+{
+    for (int i = 0; i < e->parking.redriven_n; i++) {
+        const struct saga_redriven *r = &e->parking.redriven[i];
+        struct saga_lane *lane = &e->lane[r->lane];
+        if (lane->state != SAGA_LANE_RUNNING || lane->term != r->term)
+            continue;
+        join_batch(e, lane);
+        struct saga_in *in = saga_batch_add(&e->batch,
+                                            r->why                        ? SAGA_IN_PARKED
+                                            : r->drop                     ? SAGA_IN_DROPPED
+                                            : r->rule->input == &saga_due ? SAGA_IN_DUE
+                                                                          : SAGA_IN_EVENT,
+                                            r->lane);
+        in->reason = r->why;
+        in->key = r->key;
+        in->rule = r->rule;
+        in->data = r->data;
+        in->id = r->id;
+        in->trace = r->trace;
+        in->redriven = r->n;
+        in->slot = saga_batch_row(&e->batch, &e->batch.orders, in->key);
+        in->slot->lane = r->lane;
+    }
 }
 
 /* Fills the batch from the work's records [from, to), the keys due and the answers, for lanes that
@@ -130,6 +151,7 @@ static void screen(struct saga_engine *e, int to)
     saga_batch_reset(b);
     for (int32_t i = 0; i < e->lanes; i++)
         e->lane[i].in_batch = false;
+    add_redriven(e);
     for (int i = e->now->from; i < to; i++) {
         const struct saga_read *read = &e->now->read[i];
         struct saga_lane *lane = &e->lane[read->lane];
@@ -139,9 +161,9 @@ static void screen(struct saga_engine *e, int to)
         struct saga_input before = lane->work.input[read->topic];
         enum saga_screened what = saga_screen(&e->intake, b, &lane->work, read, now);
         count(e, read->topic, what);
-        if (what == SAGA_REFUSED || what == SAGA_FORKED) {
+        if (what == SAGA_FORKED) {
             lane->work.input[read->topic] = before; /* it is not applied: what came before it is */
-            stop_for(e, lane, read, what);
+            stop_for(e, lane, read);
         } else if (what != SAGA_IGNORED)
             lane->moved[read->topic] = true;
     }
@@ -169,6 +191,7 @@ static void screen(struct saga_engine *e, int to)
         in->slot = saga_batch_row(b, &b->orders, in->key);
         in->slot->lane = lane;
     }
+    saga_park_screen(e);
 }
 
 /* ---- Load ---- */
@@ -393,6 +416,7 @@ static void done(struct saga_engine *e, int to)
 
     remember_rows(e);
     move_lanes(e, true);
+    saga_park_done(e);
     publish(e);
     saga_count(e->metric.calls, saga_calls_put(b->call, b->call_n));
     saga_engine_forget(e);
@@ -413,9 +437,9 @@ static int transaction(struct saga_engine *e, int to, struct saga_err *err)
     slot = (int)saga_rows_int(saga_pg_result(e->pg, 2), 0, 0);
     int64_t now = saga_rows_int(saga_pg_result(e->pg, 2), 0, 1);
     e->clock = now - saga_now();
-    if (saga_batch_decide(b, now, err) < 0) {
-        saga_engine_stop_lane(e, &e->lane[b->impossible->lane], err->text);
-        return SAGA_FENCED; /* the others run again without it */
+    while (saga_batch_decide(b, now, err) < 0) { /* a bug of ours: its order waits, others go on */
+        saga_batch_park(b, b->impossible, err->text);
+        err->code = 0;
     }
     if ((rc = saga_engine_store(e, slot, err)) < 0)
         return rc;
@@ -443,15 +467,16 @@ static int join_dirty(struct saga_engine *e)
     return n;
 }
 
-/* Keys due are asked for again and calls without an answer are made again: when one of those is what
- * the database refuses it is found by leaving half of them for later. -> false: there are none */
+/* Keys due and parked inputs are asked for again and calls without an answer are made again: when one
+ * of those is what the database refuses it is found by leaving half of them for later. -> false: there are none */
 static bool leave_half(struct saga_engine *e)
 {
     struct saga_answered **end = &e->answers;
     int due = e->due_n / 2, answers = e->answers_n / 2;
 
-    if (e->due_n + e->answers_n == 0)
+    if (e->due_n + e->answers_n + e->parking.redriven_n == 0)
         return false;
+    e->parking.redriven_n /= 2;
     while (e->due_n > due)
         free(e->due[--e->due_n]);
     for (int i = 0; i < answers; i++)
@@ -473,6 +498,7 @@ int saga_engine_run(struct saga_engine *e, struct saga_err *err)
 
     if (flush)
         e->flush_at = 0;
+    e->parking.refused[0] = '\0';
     do {
         int to = e->now->from + size < e->now->n ? e->now->from + size : e->now->n;
         err->code = 0;
@@ -487,8 +513,10 @@ int saga_engine_run(struct saga_engine *e, struct saga_err *err)
             continue;
         }
         rc = transaction(e, to, err);
-        if (rc == 0)
+        if (rc == 0) {
+            e->parking.refused[0] = '\0';
             continue;
+        }
         saga_count(e->metric.failed, 1);
         if (flush)
             e->flush_at = saga_now();
@@ -498,8 +526,7 @@ int saga_engine_run(struct saga_engine *e, struct saga_err *err)
         if (saga_engine_rollback(e, &rolled) < 0)
             return SAGA_RETRY;
         if (rc == SAGA_POISON && e->batch.n == 1) {
-            saga_engine_stop_lane(e, &e->lane[e->batch.in[0].lane], err->text);
-            rc = SAGA_FENCED;
+            rc = saga_park_refused(e, err);
         } else if (rc == SAGA_POISON && size > 1) {
             size /= 2; /* the one that the database refuses is found by halves */
             rc = SAGA_FENCED;

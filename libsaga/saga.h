@@ -167,8 +167,8 @@ struct saga_service {
      * names: the key goes to $2 of shared's load. NULL where nothing is shared. */
     bool (*names)(const struct saga_step *step,
                   void (*share)(const struct saga_step *step, const char *key));
-    /* $1 int[] lanes, $2 timestamptz -> keys of orders that table due names and that are due, at most
-     * 500. NULL: the service has no deadlines. */
+    /* $1 int[] lanes, $2 timestamptz, $3 text[] keys to leave out -> keys of orders that table due
+     * names and that are due, at most 500. NULL: the service has no deadlines. */
     const char *due;
     /* Outside calls, on a thread of their own: saga_answer() for each. NULL: the service makes none. */
     void (*call)(const struct saga_call *calls, int n);

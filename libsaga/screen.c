@@ -124,6 +124,7 @@ static void add(struct saga_batch *b, enum saga_kind kind, const struct saga_rea
     in->data = read->message.data;
     in->id = read->message.place;
     in->trace = read->message.trace;
+    in->raw = read->message.raw;
     in->slot = saga_batch_row(b, &b->orders, in->key);
     in->slot->lane = read->lane;
 }
@@ -173,11 +174,9 @@ static enum saga_screened event(struct saga_batch *b, struct saga_reader *reader
     case SAGA_UNREAD:
         return SAGA_IGNORED;
     }
-    if (read->message.refused)
-        return SAGA_REFUSED;
     if (!read->message.event)
         return SAGA_PASSED;
-    add(b, SAGA_IN_EVENT, read);
+    add(b, read->message.refused ? SAGA_IN_PARKED : SAGA_IN_EVENT, read);
     return SAGA_APPLIED;
 }
 

@@ -53,7 +53,6 @@ enum saga_screened {
     SAGA_HELD,    /* in a gap */
     SAGA_IGNORED, /* of an input that seeks back or is stopped */
     SAGA_FORKED,  /* the input is stopped */
-    SAGA_REFUSED, /* a record of our own that cannot be read: the lane stops (4.7: parked) */
 };
 enum saga_screened saga_screen(const struct saga_intake *in, struct saga_batch *b,
                                struct saga_reader *reader, const struct saga_read *read,

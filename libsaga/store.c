@@ -189,7 +189,7 @@ int saga_engine_store(struct saga_engine *e, int slot, struct saga_err *err)
         (rc = store_log(e, err)) < 0)
         return rc;
     services = saga_pg_sent(e->pg);
-    if ((rc = saga_due_store(e, err)) < 0 ||
+    if ((rc = saga_due_store(e, err)) < 0 || (rc = saga_park_store(e, err)) < 0 ||
         (b->out_n && (rc = saga_outbox_store(e->pg, b, slot, &e->params, err)) < 0) ||
         (rc = store_lanes(e, err)) < 0 || (rc = store_inputs(e, err)) < 0 ||
         (rc = store_forwards(e, err)) < 0 ||

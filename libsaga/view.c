@@ -145,6 +145,8 @@ void saga_view_init(struct saga_engine *e)
     m->failed = saga_metric("saga_batches_failed_total", "", "Transactions rolled back.");
     m->calls = saga_metric("saga_calls_total", "", "Outside calls handed over.");
     m->answers = saga_metric("saga_answers_total", "", "Answers of outside calls.");
+    m->parked = saga_metric("saga_parked_total", "", "Inputs that were parked.");
+    m->parked_orders = saga_metric("saga_parked_orders", "", "Orders that are parked.");
     m->due = saga_metric("saga_due_total", "", "Orders whose due came.");
     m->batch_size = saga_histogram("saga_batch_inputs", "", "Inputs of a transaction.", sizes);
     m->batch_seconds =

@@ -73,5 +73,6 @@ const char order_due[] =
     "select o.order_id"
     "  from due d cross join unnest(d.keys) k(key) join orders o on o.order_id = k.key"
     " where d.lane = any($1::int[]) and d.at <= $2 and o.due <= $2"
+    "   and k.key <> all($3::text[])"
     " limit 500";
 /* clang-format on */

@@ -78,5 +78,6 @@ const char payment_due[] =
     "select p.order_id"
     "  from due d cross join unnest(d.keys) k(key) join payment p on p.order_id = k.key"
     " where d.lane = any($1::int[]) and d.at <= $2 and p.due <= $2"
+    "   and k.key <> all($3::text[])"
     " limit 500";
 /* clang-format on */

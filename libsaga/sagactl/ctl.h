@@ -43,7 +43,7 @@ struct ctl_command {
 
 /* Each file's own, up to {0}. */
 extern const struct ctl_command ctl_topics[], ctl_orders[], ctl_requests[], ctl_watch[],
-    ctl_stock[], ctl_lanes[], ctl_dlq[];
+    ctl_stock[], ctl_lanes[], ctl_parked[], ctl_dlq[];
 
 /* Reads options and arguments (argv starts behind the command's name) and answers --help. Ends the
  * program with CTL_USAGE and one line for what is not known. -> number of arguments left in argv */

@@ -15,7 +15,7 @@
 bool ctl_json;
 
 static const struct ctl_command *const tables[] = {ctl_orders, ctl_requests, ctl_watch, ctl_stock,
-                                                   ctl_lanes,  ctl_dlq,      ctl_topics};
+                                                   ctl_lanes,  ctl_parked,   ctl_dlq,   ctl_topics};
 enum { TABLES = sizeof tables / sizeof *tables };
 
 void ctl_die(int status, const char *format, ...)

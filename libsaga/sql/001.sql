@@ -86,18 +86,20 @@ create table due (
 );
 create index due_at on due (lane, at);
 
--- Inputs of orders that could not be applied, in order (DESIGN.md 4.7).
+-- Inputs of orders that could not be applied, in order (DESIGN.md 4.7). input: its type. id, trace: of
+-- the event or request; null for a deadline and for the answer of an outside call. value: its payload,
+-- JSON. mark: what an operator has asked for; the owner of the lane does it.
 create table parked (
-    lane      int not null,
-    key       text not null,
-    n         bigint generated always as identity,
-    at        timestamptz not null,
-    topic     text,
-    partition int,
-    offset_   bigint,
-    input     text not null,
-    value     bytea,
-    reason    text not null,
-    redrive   boolean not null default false,
-    primary key (lane, key, n)
+    lane   int not null,
+    key    text not null,
+    n      bigint generated always as identity,
+    at     timestamptz not null,
+    input  text not null,
+    id     text,
+    trace  text,
+    value  text,
+    reason text not null,
+    mark   text check (mark in ('redrive', 'drop')),
+    primary key (key, n)
 );
+create index parked_lane on parked (lane, key, n);

@@ -14,6 +14,7 @@
     X(producers)  \
     X(copies)     \
     X(letters)    \
+    X(parked)     \
     X(gaps)       \
     X(kills)      \
     X(owners)     \

@@ -288,7 +288,7 @@ static enum saga_screened screen(struct sim_world *w, struct service *s, int num
     saga_intake_read(&s->intake, input, LANES, &record, no_more_headers, NULL, &s->batch.arena,
                      &read);
     enum saga_screened what = saga_screen(&s->intake, &s->batch, &lane->work, &read, w->now);
-    if (what == SAGA_FORKED || what == SAGA_REFUSED)
+    if (what == SAGA_FORKED || read.message.refused)
         sim_fail(w, "%s-svc, %s/%d/%lld: %s: %s", s->as.name, record.topic, number,
                  (long long)offset, screened[what], read.detail ? read.detail : "");
     else if (what != SAGA_APPLIED && what != SAGA_PASSED)

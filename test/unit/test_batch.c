@@ -315,6 +315,28 @@ START_TEST(impossible_stops)
 }
 END_TEST
 
+/* A parked input is not decided, nor is any later one of its order; earlier ones and other orders
+ * are. */
+START_TEST(parked_is_not_decided)
+{
+    struct saga_err err = {0};
+
+    add_to("b", 1);
+    input(SAGA_IN_EVENT, &never, "a");
+    add_to("a", 1);
+    add_to("b", 1);
+    saga_batch_name(&b);
+    ck_assert_int_eq(saga_batch_decide(&b, NOW, &err), SAGA_POISON);
+    saga_batch_park(&b, b.impossible, err.text);
+    ck_assert_int_eq(decide(), 0);
+    for (int i = 0; i < b.n; i++)
+        ck_assert_int_eq(b.in[i].kind == SAGA_IN_PARKED, i == 1 || i == 2);
+    ck_assert_str_eq(b.in[1].reason, "Never of order a is impossible in state NONE");
+    ck_assert_str_eq(b.in[2].reason, "its order is parked");
+    ck_assert_int_eq(ran, 1 + 2);
+}
+END_TEST
+
 /* ---- What goes out ---- */
 
 static const char *header_of(const struct saga_out *out, const char *name)
@@ -518,6 +540,7 @@ Suite *batch_suite(void)
                                   due_runs,
                                   due_is_skipped,
                                   impossible_stops,
+                                  parked_is_not_decided,
                                   events_form_a_chain,
                                   forward_row,
                                   dead_letter_row,

@@ -505,6 +505,41 @@ START_TEST(ids)
 }
 END_TEST
 
+/* A payload that waits in table parked is read back as it was, and refused as in an event; of what is
+ * refused the text is kept. */
+START_TEST(payload_alone)
+{
+    struct saga_emission e = emission();
+    struct saga_buf out = {0};
+    struct saga_message m;
+    void *data;
+
+    saga_payload_write(e.event, e.key, e.data, &out);
+    ck_assert_int_eq(saga_payload_read(e.event, e.key, out.at, out.n, &arena, &data, &err), 0);
+    ck_assert(saga_fields_equal(e.event->fields, data, e.data));
+    ck_assert_int_eq(saga_payload_read(e.event, "other", out.at, out.n, &arena, &data, &err),
+                     SAGA_POISON);
+    ck_assert_ptr_null(data);
+    err.code = 0;
+    ck_assert_int_eq(saga_payload_read(e.event, e.key, out.at, out.n - 1, &arena, &data, &err),
+                     SAGA_POISON);
+    err.code = 0;
+    order.amount++; /* not what the lines sum up to */
+    char *text = write_text(&e);
+    order.amount--;
+    ck_assert_int_eq(read_text(text, &m), 0);
+    ck_assert(m.refused);
+    out.n = 0;
+    order.amount++;
+    saga_payload_write(e.event, e.key, e.data, &out);
+    order.amount--;
+    saga_buf_add(&out, "", 1);
+    ck_assert_str_eq(m.raw, out.at);
+    free(text);
+    saga_buf_free(&out);
+}
+END_TEST
+
 /* Names have 1 to 64 bytes of the set, and no other byte. */
 START_TEST(names)
 {
@@ -540,6 +575,7 @@ Suite *event_suite(void)
     tcase_add_test(tests, optional_attributes);
     tcase_add_test(tests, sizes);
     tcase_add_test(tests, ids);
+    tcase_add_test(tests, payload_alone);
     tcase_add_test(tests, names);
     suite_add_tcase(suite, tests);
     return suite;
