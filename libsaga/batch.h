@@ -72,6 +72,14 @@ struct saga_out {
     int headers_n;
 };
 
+/* NULL: null. An empty value is not (and batch->values may have no bytes at all). */
+static inline const char *saga_out_value(const struct saga_buf *values, const struct saga_out *o,
+                                         size_t *n)
+{
+    *n = o->n == SIZE_MAX ? 0 : o->n;
+    return o->n == SIZE_MAX ? NULL : o->n == 0 ? "" : values->at + o->at;
+}
+
 /* A lane's numbers; the engine copies them back when COMMIT is confirmed. */
 struct saga_writer {
     int32_t lane;

@@ -66,9 +66,9 @@ int saga_outbox_store(struct saga_pg *pg, const struct saga_batch *b, int slot,
     saga_param_array_end(p);
     saga_param_array(p, SAGA_OID_BYTEA);
     for (int i = 0; i < b->out_n; i++) {
-        const struct saga_out *o = &b->out[i];
-        bool null = o->n == SIZE_MAX;
-        saga_element_text(p, null ? NULL : b->values.at + o->at, null ? 0 : (int64_t)o->n);
+        size_t n;
+        const char *value = saga_out_value(&b->values, &b->out[i], &n);
+        saga_element_text(p, value, (int64_t)n);
     }
     saga_param_array_end(p);
     saga_param_array(p, SAGA_OID_BYTEA);

@@ -325,14 +325,15 @@ static void publish(struct saga_engine *e)
 
     for (int i = 0; i < b->out_n; i++) {
         const struct saga_out *o = &b->out[i];
-        bool null = o->n == SIZE_MAX;
+        size_t n;
+        const char *value = saga_out_value(&b->values, o, &n);
         saga_engine_send(e,
                          &(struct saga_delivery){.topic = o->topic,
                                                  .partition = o->partition,
                                                  .key = o->key,
                                                  .key_n = o->key_n,
-                                                 .value = null ? NULL : b->values.at + o->at,
-                                                 .value_n = null ? 0 : o->n,
+                                                 .value = value,
+                                                 .value_n = n,
                                                  .headers = o->headers,
                                                  .headers_n = o->headers_n,
                                                  .lane = o->lane,

@@ -383,7 +383,9 @@ static void store_out(struct sim_world *w, struct service *s)
         ROOM_FOR(lane->outbox, lane->outbox_n, lane->outbox_cap);
         struct row_out *row = &lane->outbox[lane->outbox_n++];
         *row = (struct row_out){.out = *o, .topic = topic_of(o->topic), .previous = lane->last};
-        row->value = o->n == SIZE_MAX ? NULL : copy(w, b->values.at + o->at, o->n);
+        size_t n;
+        const char *value = saga_out_value(&b->values, o, &n);
+        row->value = copy(w, value, n);
         if (o->own.seq) {
             lane->last = o->own;
             w->events++;

@@ -454,9 +454,26 @@ START_TEST(dead_tombstone)
     struct saga_record record = {.topic = "order.events"};
     const struct saga_out *out = put(SAGA_IN_DEAD, &record);
 
-    ck_assert(out->n == SIZE_MAX);
+    size_t n;
+
+    ck_assert_ptr_null(saga_out_value(&b.values, out, &n));
+    ck_assert_uint_eq(n, 0);
     ck_assert_ptr_null(out->key);
     ck_assert_uint_eq(b.values.n, 0);
+}
+END_TEST
+
+/* An empty value is none of these, also in a batch that writes nothing else. */
+START_TEST(dead_empty_value)
+{
+    struct saga_record record = {.topic = "order.events", .value = ""};
+    size_t n;
+
+    saga_buf_free(&b.values);
+    const struct saga_out *out = put(SAGA_IN_DEAD, &record);
+    ck_assert_ptr_null(b.values.at);
+    ck_assert_ptr_nonnull(saga_out_value(&b.values, out, &n));
+    ck_assert_uint_eq(n, 0);
 }
 END_TEST
 
@@ -545,6 +562,7 @@ Suite *batch_suite(void)
                                   forward_row,
                                   dead_letter_row,
                                   dead_tombstone,
+                                  dead_empty_value,
                                   dead_letter_limits,
                                   calls_are_copies,
                                   backoff_doubles};
