@@ -247,7 +247,7 @@ static void bury(struct saga_batch *b, const struct saga_in *in)
     const struct saga_record *r = in->record;
     struct saga_out *out = put(b, in->lane, b->dead, in->lane);
     struct saga_header *headers =
-        saga_arena_alloc(&b->arena, (size_t)(r->headers_n + 8) * sizeof *headers);
+        saga_arena_alloc(&b->arena, (size_t)(r->headers_n + 9) * sizeof *headers);
     size_t room = SAGA_HEADERS_MAX;
     bool cut = r->value_n > DEAD_VALUE_MAX;
 
@@ -259,6 +259,9 @@ static void bury(struct saga_batch *b, const struct saga_in *in)
             cut = true;
         room -= n <= room ? n : room;
     }
+    /* After a crash it may be written again: the same letter, by which readers tell it. */
+    header(headers, &out->headers_n, "dlq-id",
+           text(b, "%d.%" PRId64 ".%" PRId64, in->lane, out->seq, b->writer[in->lane].term));
     header(headers, &out->headers_n, "dlq-topic", r->topic);
     header(headers, &out->headers_n, "dlq-partition", text(b, "%d", r->partition));
     header(headers, &out->headers_n, "dlq-offset", text(b, "%" PRId64, r->offset));

@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "ctl.h"
-#include "entry.h"
+#include "dlq.h"
 #include "kafka.h"
 
 static const char *const topics[] = {"order.dlq", "inventory.dlq", "payment.dlq", NULL};
@@ -24,14 +24,64 @@ static void print(const struct ctl_entry *e)
         return;
     }
     snprintf(place, sizeof place, "%s/%d/%" PRId64, e->topic, e->partition, e->offset);
-    printf("%-22s %s  %-13s  %-12s  %-20s  %s\n", place, ctl_clock(e->time_ms, clock),
+    printf("%-22s %s  %-13s  %-12s  %-20s  %s", place, ctl_clock(e->time_ms, clock),
            letter(e, "service"), e->type, *e->key ? e->key : "-", letter(e, "detail"));
+    if (e->copies > 1)
+        printf("  (written %d times)", e->copies);
+    putchar('\n');
 }
 
 static int by_time(const void *a, const void *b)
 {
     int64_t x = ((const struct ctl_entry *)a)->time_ms, y = ((const struct ctl_entry *)b)->time_ms;
     return x < y ? -1 : x > y;
+}
+
+/* Copies of a letter stand beside each other, the first one first. */
+static int by_id(const void *a, const void *b)
+{
+    const struct ctl_entry *x = a, *y = b;
+    int order = strcmp(x->topic, y->topic);
+    if (order == 0)
+        order = strcmp(x->id, y->id);
+    return order ? order : by_time(a, b);
+}
+
+static bool is_copy(const struct ctl_entry *e, const struct ctl_entry *of)
+{
+    return *e->id && strcmp(e->id, of->id) == 0 && strcmp(e->topic, of->topic) == 0;
+}
+
+/* What was written again after a crash is one letter. -> the number left, by time */
+static size_t once_each(struct ctl_entry *e, size_t n)
+{
+    size_t kept = 0;
+    if (n)
+        qsort(e, n, sizeof *e, by_id);
+    for (size_t i = 0; i < n; i++)
+        if (kept && is_copy(&e[i], &e[kept - 1])) {
+            e[kept - 1].copies++;
+            ctl_entry_free(&e[i]);
+        } else {
+            e[kept++] = e[i];
+        }
+    if (kept)
+        qsort(e, kept, sizeof *e, by_time);
+    return kept;
+}
+
+void ctl_letters_print(struct ctl_entry *e, size_t n)
+{
+    n = once_each(e, n);
+    if (!ctl_json && n)
+        printf("%-22s %-12s  %-13s  %-12s  %-20s  %s\n", "PLACE", "TIME", "SERVICE", "REASON",
+               "KEY", "DETAIL");
+    else if (!ctl_json)
+        printf("no dead letters\n");
+    for (size_t i = 0; i < n; i++) {
+        print(&e[i]);
+        ctl_entry_free(&e[i]);
+    }
 }
 
 static int list(int argc, char **argv)
@@ -49,17 +99,7 @@ static int list(int argc, char **argv)
             e = saga_realloc(e, (cap = cap ? 2 * cap : 64) * sizeof *e);
         ctl_entry_read(&record, &e[n++]);
     }
-    if (n)
-        qsort(e, n, sizeof *e, by_time);
-    if (!ctl_json && n)
-        printf("%-22s %-12s  %-13s  %-12s  %-20s  %s\n", "PLACE", "TIME", "SERVICE", "REASON",
-               "KEY", "DETAIL");
-    else if (!ctl_json)
-        printf("no dead letters\n");
-    for (size_t i = 0; i < n; i++) {
-        print(&e[i]);
-        ctl_entry_free(&e[i]);
-    }
+    ctl_letters_print(e, n);
     free(e);
     return CTL_OK;
 }

@@ -115,6 +115,8 @@ static void read_dead_letter(const struct saga_record *r, json_t *o)
         json_sprintf("%s/%s/%s", text_of(letter, "topic", "?"), text_of(letter, "partition", "?"),
                      text_of(letter, "offset", "?")));
     set(o, "type", json_string(text_of(letter, "reason", "(no reason)")));
+    if (json_object_get(letter, "id"))
+        json_object_set(o, "id", json_object_get(letter, "id"));
     set(o, "detail", json_string(text_of(letter, "detail", "")));
     set(o, "letter", letter);
     if (r->key)

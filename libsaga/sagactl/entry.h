@@ -12,7 +12,7 @@ struct ctl_entry {
     const char *service; /* "order-svc", "client" for requests, "dead letter" */
     const char *type;    /* of the event or request; "(unreadable)"; a dead letter's reason */
     const char *key;     /* the order, or "" */
-    const char *id;      /* of the event; a request's place */
+    const char *id;      /* of the event, of the dead letter; a request's place */
     const char *cause;   /* its causationid, a forward's or dead letter's source; or NULL */
     const char *topic;
     int32_t partition;

@@ -15,6 +15,7 @@
     X(copies)     \
     X(letters)    \
     X(parked)     \
+    X(unstored)   \
     X(gaps)       \
     X(kills)      \
     X(owners)     \

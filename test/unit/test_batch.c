@@ -435,8 +435,9 @@ START_TEST(dead_letter_row)
     ck_assert_int_eq(out->partition, 1);
     ck_assert_str_eq(out->key, "k");
     ck_assert_str_eq(value_of(0), "rubbish");
-    ck_assert_int_eq(out->headers_n, 2 + 7);
+    ck_assert_int_eq(out->headers_n, 2 + 8);
     ck_assert_ptr_null(out->headers[1].value);
+    ck_assert_str_eq(header_of(out, "dlq-id"), "1.41.7");
     ck_assert_str_eq(header_of(out, "dlq-topic"), "order.events");
     ck_assert_str_eq(header_of(out, "dlq-partition"), "1");
     ck_assert_str_eq(header_of(out, "dlq-offset"), "88");
@@ -493,7 +494,7 @@ START_TEST(dead_letter_limits)
 
     out = put(SAGA_IN_DEAD, &record);
     ck_assert_uint_eq(out->n, 256 * KIB);
-    ck_assert_int_eq(out->headers_n, 1 + 7);
+    ck_assert_int_eq(out->headers_n, 1 + 8);
     ck_assert_ptr_null(header_of(out, "dlq-truncated"));
     record.value_n++;
     record.key_n = 256 * KIB + 1;
