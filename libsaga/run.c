@@ -503,8 +503,11 @@ int saga_engine_run(struct saga_engine *e, struct saga_err *err)
     do {
         int to = e->now->from + size < e->now->n ? e->now->from + size : e->now->n;
         err->code = 0;
-        if ((rc = check_forwards(e, to, err)) < 0)
+        if ((rc = check_forwards(e, to, err)) < 0) {
+            if (flush)
+                e->flush_at = saga_now();
             return rc;
+        }
         screen(e, to);
         if ((flush ? join_dirty(e) : 0) + e->batch.n == 0) {
             move_lanes(e, false);  /* positions only: stored with the next batch, or after 1 s */

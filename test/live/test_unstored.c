@@ -2,10 +2,13 @@
  * alone, whose rows the test locks within that second. */
 #include "suites.h"
 #include <stdlib.h>
+#include <string.h>
 
+#include "lane.h"
 #include "world.h"
 
 enum { LANES = 3, PATIENCE = 20 };
+#define LOOKS_AT_LANES "select lane, term, last_seq from lane"
 
 static struct world *w;
 static struct member *order_svc;
@@ -113,6 +116,83 @@ START_TEST(dead_letters_written_again_have_the_same_id)
 }
 END_TEST
 
+/* ---- An error on the way ---- */
+
+static const char *order_in(int32_t lane, const char *name)
+{
+    for (int i = 0;; i++) {
+        const char *order = text("%s-%d", name, i);
+        if (saga_lane_of(order, strlen(order), LANES) == lane)
+            return order;
+    }
+}
+
+/* An order in lane 0, whose event is acknowledged. -> a session that keeps everybody from the lanes'
+ * table, NULL: that had been stored already */
+static struct db *lock_behind(const char *name)
+{
+    struct db *person = db_new(w->database);
+    int64_t events = end_of("order.events");
+
+    world_place(w, order_in(0, name), "apple 1 1", "later");
+    kafka_flush(10);
+    AWAIT(PATIENCE, end_of("order.events") == events + 1);
+    db_run(person, "begin; lock table order_svc.lane in access exclusive mode");
+    if (db_int(person, "select count(*) from order_svc.lane where published < last_seq"))
+        return person;
+    db_free(person);
+    return NULL;
+}
+
+/* A request that claims to be a forward above all that lane 2 has written. */
+static void send_forged(const char *order)
+{
+    const char *id = text("%s/2.1000000.9000000000000",
+                          db_text(w->db, "select history::text from order_svc.identity"));
+    const struct kafka_header headers[] = {{"forwarded-id", id, strlen(id)},
+                                           {"forwarded-from", "order.requests/2/1", 18}};
+
+    kafka_put(&(struct kafka_record){.topic = world_topic(w, "order.requests"),
+                                     .partition = saga_lane_of(order, strlen(order), LANES),
+                                     .key = order,
+                                     .value = world_place_json(order, "apple 1 1", "later"),
+                                     .headers = headers,
+                                     .headers_n = 2});
+}
+
+/* Cancels whatever order-svc waits with for the lock. -> it was the look at the lanes for a forward */
+static bool cancel_the_look(void)
+{
+    const char *of = text("from pg_stat_activity where datname = '%s' and wait_event_type = 'Lock'"
+                          "  and application_name = 'order-svc'",
+                          w->database);
+
+    if (db_int(w->db, "select count(*) %s and query = '%s'", of, LOOKS_AT_LANES))
+        return db_int(w->db, "select pg_cancel_backend(pid)::int %s", of);
+    db_run(w->db, "select pg_cancel_backend(pid) %s", of);
+    return false;
+}
+
+/* The database fails while a lane waits to be stored, in the question that a forward above all known
+ * ones asks: the lane is stored all the same, though nothing moves any more. */
+START_TEST(a_failed_look_at_a_forward_leaves_nothing_unstored)
+{
+    const char *order = order_in(1, "known");
+    struct db *person = NULL;
+
+    world_place(w, order, "apple 1 1", "later");
+    kafka_flush(10);
+    AWAIT(PATIENCE, db_int(w->db, "select count(*) from orders where order_id = '%s'", order));
+    for (int i = 0; !person; i++)
+        person = lock_behind(text("behind-%d", i));
+    send_forged(order);
+    AWAIT(PATIENCE, cancel_the_look());
+    AWAIT(PATIENCE, cancel_the_look()); /* it has come back from the first */
+    db_free(person);
+    AWAIT(PATIENCE, unstored() == 0);
+}
+END_TEST
+
 Suite *unstored_suite(void)
 {
     Suite *s = suite_create("unstored");
@@ -120,6 +200,7 @@ Suite *unstored_suite(void)
 
     tcase_add_unchecked_fixture(t, setup, teardown);
     tcase_add_test(t, dead_letters_written_again_have_the_same_id);
+    tcase_add_test(t, a_failed_look_at_a_forward_leaves_nothing_unstored);
     suite_add_tcase(s, t);
     return s;
 }
