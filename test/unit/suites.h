@@ -20,6 +20,7 @@
     X(schemas)    \
     X(conf)       \
     X(http)       \
+    X(sagactl)    \
     X(metrics)    \
     X(log)
 /* clang-format on */
