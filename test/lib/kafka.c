@@ -161,6 +161,74 @@ void kafka_drop_topics(const char *prefix)
     rd_kafka_DeleteTopic_destroy_array(gone, TOPICS);
 }
 
+void kafka_limit(const char *topic, int bytes)
+{
+    rd_kafka_ConfigResource_t *of = rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, topic);
+    rd_kafka_queue_t *queue = rd_kafka_queue_new(keyed());
+
+    if (bytes)
+        rd_kafka_ConfigResource_set_config(of, "max.message.bytes", text("%d", bytes));
+    rd_kafka_AlterConfigs(keyed(), &of, 1, NULL, queue);
+    rd_kafka_event_t *event = rd_kafka_queue_poll(queue, WAIT_MS);
+    MUST(event && !rd_kafka_event_error(event), "limit of %s: %s", topic,
+         event ? rd_kafka_event_error_string(event) : "no answer");
+    rd_kafka_event_destroy(event);
+    rd_kafka_queue_destroy(queue);
+    rd_kafka_ConfigResource_destroy(of);
+}
+
+/* ---- Groups ---- */
+
+struct kafka_twin {
+    rd_kafka_t *member;
+    bool fenced;
+};
+
+struct kafka_twin *kafka_twin(const char *group, const char *instance, const char *topic)
+{
+    const char *const settings[][2] = {{"bootstrap.servers", getenv("KAFKA_BOOTSTRAP_SERVERS")},
+                                       {"group.id", group},
+                                       {"group.instance.id", instance},
+                                       {"session.timeout.ms", "1500"},
+                                       {"heartbeat.interval.ms", "300"},
+                                       {"enable.auto.commit", "false"},
+                                       {"partition.assignment.strategy", "range"}};
+    struct kafka_twin *twin = calloc(1, sizeof *twin);
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
+    rd_kafka_conf_t *conf = rd_kafka_conf_new();
+    char error[256];
+
+    for (size_t i = 0; i < sizeof settings / sizeof *settings; i++)
+        MUST(rd_kafka_conf_set(conf, settings[i][0], settings[i][1], error, sizeof error) ==
+                 RD_KAFKA_CONF_OK,
+             "kafka: %s", error);
+    rd_kafka_conf_set_log_cb(conf, ignore_log);
+    twin->member = rd_kafka_new(RD_KAFKA_CONSUMER, conf, error, sizeof error);
+    MUST(twin->member, "kafka: %s", error);
+    rd_kafka_poll_set_consumer(twin->member);
+    rd_kafka_topic_partition_list_add(list, topic, RD_KAFKA_PARTITION_UA);
+    MUST_BE(rd_kafka_subscribe(twin->member, list), 0);
+    rd_kafka_topic_partition_list_destroy(list);
+    return twin;
+}
+
+bool kafka_twin_fenced(struct kafka_twin *twin)
+{
+    rd_kafka_message_t *m;
+
+    while (!twin->fenced && (m = rd_kafka_consumer_poll(twin->member, 0))) {
+        twin->fenced = m->err == RD_KAFKA_RESP_ERR__FATAL;
+        rd_kafka_message_destroy(m);
+    }
+    return twin->fenced;
+}
+
+void kafka_twin_free(struct kafka_twin *twin)
+{
+    rd_kafka_destroy(twin->member);
+    free(twin);
+}
+
 /* ---- Writing ---- */
 
 static rd_kafka_headers_t *headers_of(const struct kafka_record *r)

@@ -28,6 +28,16 @@ enum { KEYED = -1, RANDOM = -2 };
 /* The topics of an installation, all with so many partitions. Waits until they can be used. */
 void kafka_make_topics(const char *prefix, int lanes);
 void kafka_drop_topics(const char *prefix);
+/* The largest batch that the topic takes, compressed; 0: the broker's default. Its other settings are
+ * the broker's defaults from then on. */
+void kafka_limit(const char *topic, int bytes);
+
+/* Joins the group as the static member that another process is, and is that member from then on: the
+ * other one is fenced. Served while it is asked; -> whether it is fenced itself by now. */
+struct kafka_twin;
+struct kafka_twin *kafka_twin(const char *group, const char *instance, const char *topic);
+bool kafka_twin_fenced(struct kafka_twin *twin);
+void kafka_twin_free(struct kafka_twin *twin);
 
 /* Queues a record; kafka_flush waits until Kafka has all of them, in order of each partition. KEYED
  * is Kafka's own partitioner (murmur2), RANDOM ignores the key. */

@@ -140,6 +140,49 @@ START_TEST(an_owner_paused_inside_its_transaction_is_ended)
 }
 END_TEST
 
+/* A process that has been expelled (stopped for longer than the session time-out) is alone when it goes
+ * on, as the one that had taken its lanes leaves: it owns them all again, and goes on. */
+START_TEST(an_expelled_process_is_left_alone)
+{
+    struct member *paused = world_member(w, PAYMENT, 1), *other = world_member(w, PAYMENT, 0);
+
+    world_load(w, "expelled", 0, ORDERS);
+    kafka_flush(10);
+    AWAIT(PATIENCE, ended("expelled") > 0);
+    proc_signal(paused->proc, SIGSTOP);
+    AWAIT(PATIENCE, lanes_of(other) == LANES);
+    proc_signal(paused->proc, SIGCONT);
+    world_stop(other);
+    AWAIT(PATIENCE, lanes_of(paused) == LANES);
+    world_load(w, "expelled", ORDERS, ORDERS + 200);
+    all_well("expelled", ORDERS + 200);
+    MUST(proc_alive(paused->proc), "it has ended");
+    world_start(w, PAYMENT, 0);
+    AWAIT(PATIENCE, are_shared());
+}
+END_TEST
+
+/* A member that finds itself fenced, though no other process is there to stay, joins the group again: once
+ * in a minute, and with the lanes that it had. */
+START_TEST(a_fenced_process_joins_again)
+{
+    struct member *fenced = world_member(w, PAYMENT, 0);
+
+    world_load(w, "fenced", 0, ORDERS);
+    kafka_flush(10);
+    AWAIT(PATIENCE, ended("fenced") > 0);
+    struct kafka_twin *twin =
+        kafka_twin(text("%spayment-svc", w->prefix), "payment-0", world_topic(w, "order.events"));
+    AWAIT(PATIENCE, kafka_twin_fenced(twin));
+    kafka_twin_free(twin);
+    MUST(proc_said(fenced->proc, "fenced: joining the group again"), "it was not fenced");
+    AWAIT(PATIENCE, are_shared());
+    world_load(w, "fenced", ORDERS, ORDERS + 200);
+    all_well("fenced", ORDERS + 200);
+    MUST(proc_alive(fenced->proc), "it has ended");
+}
+END_TEST
+
 /* Attack 9: lanes that stay with a process through a rebalance are kept as they are: their term is
  * not raised, nothing is sent again. */
 START_TEST(a_lane_that_stays_is_kept)
@@ -264,6 +307,8 @@ Suite *owners_suite(void)
     tcase_add_test(t, inventory_svc_can_be_paused);
     tcase_add_test(t, payment_svc_can_be_paused);
     tcase_add_test(t, an_owner_paused_inside_its_transaction_is_ended);
+    tcase_add_test(t, an_expelled_process_is_left_alone);
+    tcase_add_test(t, a_fenced_process_joins_again);
     tcase_add_test(t, a_lane_that_stays_is_kept);
     tcase_add_test(t, processes_come_and_go);
     tcase_add_test(t, stock_is_set_while_two_processes_reserve_it);
