@@ -393,6 +393,24 @@ int saga_bus_partitions(struct saga_bus *bus, const char *topic, int ms, struct 
     return n;
 }
 
+int saga_bus_led(struct saga_bus *bus, int ms, struct saga_err *err)
+{
+    const struct rd_kafka_metadata *all = NULL;
+    rd_kafka_resp_err_t code = rd_kafka_metadata(bus->producer, 0, NULL, &all, ms);
+    bool led = true;
+
+    if (code)
+        return saga_err(err, SAGA_RETRY, "kafka at %s: %s", bus->conf->brokers,
+                        rd_kafka_err2str(code));
+    for (int t = 0; t < all->topic_cnt; t++) {
+        led &= !all->topics[t].err;
+        for (int p = 0; p < all->topics[t].partition_cnt; p++)
+            led &= all->topics[t].partitions[p].leader >= 0;
+    }
+    rd_kafka_metadata_destroy(all);
+    return led;
+}
+
 const char *saga_bus_cluster(struct saga_bus *bus, int ms)
 {
     if (!bus->cluster)

@@ -22,8 +22,9 @@ struct saga_bus_events {
     /* The lanes that the group gives us now: all of them, ascending. Fetching starts by
      * saga_bus_read. */
     void (*assigned)(void *owner, const int32_t *lanes, int n);
-    /* A delivery report of the present producer. offset -1: not delivered, or not known where. */
-    void (*reported)(void *owner, int32_t lane, int64_t seq, int64_t offset);
+    /* A delivery report of the present producer. offset -1: not delivered, or not known where; refused
+     * says why, or is NULL: it went with its producer or its topic, no lane is to blame. */
+    void (*reported)(void *owner, int32_t lane, int64_t seq, int64_t offset, const char *refused);
 };
 
 /* topics: those read, up to NULL. Does not wait for a broker. -> NULL: a setting is wrong (err). */
@@ -63,6 +64,8 @@ int saga_bus_offsets(struct saga_bus *bus, const char *topic, int n, bool end, i
                      int ms, struct saga_err *err);
 /* -> partitions of topic, 0: there is no such topic, SAGA_RETRY */
 int saga_bus_partitions(struct saga_bus *bus, const char *topic, int ms, struct saga_err *err);
+/* -> 1 each partition of the topics that we have written has a leader, 0, SAGA_RETRY */
+int saga_bus_led(struct saga_bus *bus, int ms, struct saga_err *err);
 const char *saga_bus_cluster(struct saga_bus *bus, int ms); /* cluster id, or NULL */
 
 /* ---- Writing ---- */

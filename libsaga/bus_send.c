@@ -181,6 +181,27 @@ static struct target *target_of_handle(struct saga_bus *bus, const char *name)
     return NULL;
 }
 
+/* Why this very record was not taken; NULL: it was, or all fail with it. */
+static const char *refusal(const rd_kafka_message_t *m)
+{
+    switch (m->err) {
+    case RD_KAFKA_RESP_ERR_NO_ERROR:
+        return m->offset < 0 ? "delivered, says the client, but not where" : NULL;
+    case RD_KAFKA_RESP_ERR__FATAL:
+    case RD_KAFKA_RESP_ERR__DESTROY:
+    case RD_KAFKA_RESP_ERR__PURGE_QUEUE:
+    case RD_KAFKA_RESP_ERR__PURGE_INFLIGHT:
+    case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
+    case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
+    case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
+    case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
+    case RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED:
+        return NULL;
+    default:
+        return rd_kafka_err2str(m->err);
+    }
+}
+
 static void on_report(rd_kafka_t *rk, const rd_kafka_message_t *m, void *opaque)
 {
     struct saga_bus *bus = opaque;
@@ -192,11 +213,13 @@ static void on_report(rd_kafka_t *rk, const rd_kafka_message_t *m, void *opaque)
         return; /* of a producer that was given up */
     bus->events.reported(bus->events.owner, (int32_t)(ticket >> SEQ_BITS),
                          (int64_t)(ticket & (((uintptr_t)1 << SEQ_BITS) - 1)),
-                         good ? m->offset : -1);
+                         good ? m->offset : -1, refusal(m));
     if (!good)
         return;
     t = target_of_handle(bus, rd_kafka_topic_name(m->rkt));
-    if (t && !gate_of(t, m->partition)->open)
+    if (!t)
+        return;
+    if (!gate_of(t, m->partition)->open)
         open_gate(bus, t, gate_of(t, m->partition));
 }
 
@@ -211,6 +234,7 @@ static void give_up(struct saga_bus *bus)
     rd_kafka_t *old = bus->producer;
     pthread_t thread;
 
+    rd_kafka_poll(old, 0); /* who is to blame may come behind the news that it is dead */
     bus->producer = NULL;
     for (int i = 0; i < bus->targets; i++) {
         struct target *t = &bus->target[i];

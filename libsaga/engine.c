@@ -70,7 +70,12 @@ void saga_engine_send(struct saga_engine *e, const struct saga_delivery *d, stru
     }
 }
 
-static void reported(void *owner, int32_t number, int64_t seq, int64_t offset)
+static void cannot_send(struct saga_lane *lane, const char *why)
+{
+    snprintf(lane->refused, sizeof lane->refused, "%s", why);
+}
+
+static void reported(void *owner, int32_t number, int64_t seq, int64_t offset, const char *refused)
 {
     struct saga_engine *e = owner;
     struct saga_lane *lane = &e->lane[number];
@@ -80,8 +85,11 @@ static void reported(void *owner, int32_t number, int64_t seq, int64_t offset)
         saga_log_at(SAGA_WARN, "a delivery report that does not count: new producer",
                     "\"lane\":%d,\"seq\":%" PRId64 ",\"offset\":%" PRId64, number, seq, offset);
         e->renew = true;
+        if (refused || offset >= 0)
+            cannot_send(lane, refused ? refused : "its report tells an offset that is not new");
         return;
     }
+    e->acked_at = lane->sent_at;
     e->renew_backoff = 0;
     saga_engine_dirty(e, lane);
     if (lane->paused && lane->out.n < SAGA_LANE_EVENTS / 2 &&
@@ -96,7 +104,7 @@ static void reported(void *owner, int32_t number, int64_t seq, int64_t offset)
 static void look_for_silence(struct saga_engine *e, int64_t now)
 {
     struct saga_err ignored = {0};
-    int32_t silent = -1;
+    int32_t silent = -1, n = 0;
 
     for (int32_t i = 0; i < e->lanes; i++) {
         struct saga_lane *lane = &e->lane[i];
@@ -104,12 +112,37 @@ static void look_for_silence(struct saga_engine *e, int64_t now)
             continue;
         lane->sent_at = now;
         silent = i;
+        n++;
     }
     /* asked once for all: while Kafka is away each asking waits */
-    if (silent < 0 || saga_bus_partitions(e->bus, e->batch.topic, 1000, &ignored) <= 0)
+    if (silent < 0 || saga_bus_led(e->bus, 1000, &ignored) <= 0)
         return;
+    if (n == 1 && now - e->acked_at <= e->conf->report_wait) /* others are heard of */
+        cannot_send(&e->lane[silent], "no delivery report, though its partitions have leaders");
     saga_log_at(SAGA_WARN, "no delivery report: new producer", "\"lane\":%d", silent);
     e->renew = true;
+}
+
+/* One lane alone because of which producers are given up again and again (4.3). */
+static void stop_refused(struct saga_engine *e)
+{
+    struct saga_lane *alone = NULL;
+    char why[256];
+    int n = 0;
+
+    for (int32_t i = 0; i < e->lanes; i++)
+        if (*e->lane[i].refused) {
+            alone = &e->lane[i];
+            n++;
+        }
+    if (n == 1 && alone->state == SAGA_LANE_RUNNING && saga_outgoing_failed(&alone->out)) {
+        snprintf(why, sizeof why,
+                 "Kafka did not take outbox row %" PRId64 " or one behind it, three times: %s",
+                 alone->out.published + 1, alone->refused);
+        saga_engine_stop_lane(e, alone, why);
+    }
+    for (int32_t i = 0; i < e->lanes; i++)
+        e->lane[i].refused[0] = '\0';
 }
 
 /* The one recovery path: a new producer, and every lane sends what is above published again: now, or
@@ -127,6 +160,7 @@ static int renew(struct saga_engine *e, int64_t now, struct saga_err *err)
     if ((rc = saga_bus_renew(e->bus, err)) < 0)
         return rc;
     e->renew = false;
+    stop_refused(e);
     for (int32_t i = 0; i < e->lanes; i++) {
         struct saga_lane *lane = &e->lane[i];
         bool running = lane->state == SAGA_LANE_RUNNING;

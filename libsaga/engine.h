@@ -49,6 +49,7 @@ struct saga_lane {
     int64_t try_at, backoff; /* us, monotonic; us */
     int64_t parked_term;     /* the term in which its parked keys were asked for */
     char why[256];
+    char refused[128]; /* why the present producer cannot send for it, "": it can */
 };
 
 /* What was collected for one batch. */
@@ -113,6 +114,7 @@ struct saga_engine {
     int64_t retry_at;                /* after a failed batch */
     int64_t failures;
     bool renew;
+    int64_t acked_at; /* when Kafka last acknowledged anything, 0: never */
     struct saga_params params;
     struct saga_buf scratch;
     _Atomic bool stop;

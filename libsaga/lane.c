@@ -117,6 +117,8 @@ bool saga_forward_screen(struct saga_id *last, struct saga_id id)
 
 /* ---- Publishing ---- */
 
+enum { FAILURES_MAX = 3 };
+
 static struct saga_sent *sent_at(const struct saga_outgoing *out, uint32_t i)
 {
     return &out->ring[(out->head + i) & (out->cap - 1)];
@@ -166,6 +168,7 @@ bool saga_outgoing_acked(struct saga_outgoing *out, int64_t seq, int64_t offset)
         return true; /* a second copy: sent again when the lane was taken again */
     if (!sent || offset < 0 || (sent->id.seq && offset <= out->known_offset))
         return false;
+    out->failures = 0;
     if (sent->id.seq)
         out->known_offset = offset;
     sent->offset = offset;
@@ -178,6 +181,14 @@ bool saga_outgoing_acked(struct saga_outgoing *out, int64_t seq, int64_t offset)
         }
         out->head = (out->head + 1) & (out->cap - 1);
     }
+    return true;
+}
+
+bool saga_outgoing_failed(struct saga_outgoing *out)
+{
+    if (++out->failures < FAILURES_MAX)
+        return false;
+    out->failures = 0; /* whoever starts it again gives it as many */
     return true;
 }
 

@@ -90,12 +90,16 @@ struct saga_outgoing {
     struct saga_sent *ring; /* cap is a power of two */
     uint32_t head, n, cap;
     int64_t bytes; /* in the ring */
+    int failures;  /* without an acknowledgement between */
 };
 
 void saga_outgoing_sent(struct saga_outgoing *out, int64_t seq, struct saga_id own, uint32_t bytes);
 /* A delivery report that says success. -> true: counted (published moves over the contiguous
  * prefix); false: it does not count (4.3): the lane must be taken again. */
 bool saga_outgoing_acked(struct saga_outgoing *out, int64_t seq, int64_t offset);
+/* A producer had to be given up because of this lane and no other. -> true: for the third time without
+ * an acknowledgement between; the lane stops (4.3), or it would disturb the others for ever. */
+bool saga_outgoing_failed(struct saga_outgoing *out);
 void saga_outgoing_reset(struct saga_outgoing *out); /* empties the ring */
 
 #endif

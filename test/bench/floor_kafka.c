@@ -111,11 +111,11 @@ static void assigned(void *owner, const int32_t *lanes, int n)
             saga_bus_read(hop->bus, t, lanes[i], 0);
 }
 
-static void reported(void *owner, int32_t lane, int64_t seq, int64_t offset)
+static void reported(void *owner, int32_t lane, int64_t seq, int64_t offset, const char *refused)
 {
     (void)owner, (void)lane, (void)seq;
     if (offset < 0)
-        die("a delivery report", "not delivered");
+        die("a delivery report", refused ? refused : "not delivered");
     if (atomic_fetch_add(&acknowledged, 1) + 1 == 4 * wanted)
         atomic_store(&ended, saga_now());
 }

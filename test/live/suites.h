@@ -16,6 +16,7 @@
     X(letters)    \
     X(parked)     \
     X(unstored)   \
+    X(refused)    \
     X(gaps)       \
     X(kills)      \
     X(owners)     \

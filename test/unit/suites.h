@@ -10,6 +10,7 @@
     X(write)      \
     X(batch)      \
     X(lane)       \
+    X(bus)        \
     X(request)    \
     X(event)      \
     X(field)      \

@@ -298,6 +298,28 @@ START_TEST(second_copies)
 }
 END_TEST
 
+/* A lane that fails for the third time without an acknowledgement between stops; one between, of
+ * whatever it sent, and it has three again. What counts is an acknowledgement, no report and no reset. */
+START_TEST(third_failure_without_an_acknowledgement)
+{
+    send(1, 3);
+    for (int round = 0; round < 2; round++) {
+        ck_assert(!saga_outgoing_failed(&out));
+        saga_outgoing_reset(&out);
+        send(1, 3);
+        ck_assert(!saga_outgoing_acked(&out, 1, -1));
+        ck_assert(!saga_outgoing_failed(&out));
+        ck_assert(saga_outgoing_failed(&out));
+    }
+    ck_assert(!saga_outgoing_failed(&out));
+    ck_assert(!saga_outgoing_failed(&out));
+    ck_assert(saga_outgoing_acked(&out, 2, 10)); /* 1 is not: it can send */
+    ck_assert(!saga_outgoing_failed(&out));
+    ck_assert(!saga_outgoing_failed(&out));
+    ck_assert(saga_outgoing_failed(&out));
+}
+END_TEST
+
 /* The ring grows while its head is anywhere, and forgets all when the lane is taken again. */
 START_TEST(ring_grows)
 {
@@ -341,6 +363,7 @@ Suite *lane_suite(void)
     tcase_add_test(publishing, published_is_the_prefix);
     tcase_add_test(publishing, invented_offsets_do_not_count);
     tcase_add_test(publishing, second_copies);
+    tcase_add_test(publishing, third_failure_without_an_acknowledgement);
     tcase_add_test(publishing, ring_grows);
     suite_add_tcase(suite, reading);
     suite_add_tcase(suite, publishing);
