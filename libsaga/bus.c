@@ -29,7 +29,7 @@ static const char *const member[][2] = {
     {"topic.metadata.refresh.interval.ms", "5000"}, /* topics that are made after our start */
 };
 
-enum { FENCED_ONCE = 60 /* s */ };
+enum { FENCED_ONCE = 60 /* s */, GATE_KEPT = 3600 /* s */ };
 
 static void on_log(const rd_kafka_t *rk, int level, const char *facility, const char *text)
 {
@@ -250,8 +250,11 @@ struct saga_bus *saga_bus_new(const struct saga_conf *conf, const char *group,
 
     if (!bus)
         abort();
-    *bus = (struct saga_bus){
-        .conf = conf, .group = strdup(group), .events = *events, .topics = topics};
+    *bus = (struct saga_bus){.conf = conf,
+                             .group = strdup(group),
+                             .events = *events,
+                             .topics = topics,
+                             .gate_kept = GATE_KEPT};
     while (topics[bus->topics_n])
         bus->topics_n++;
     bus->fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);

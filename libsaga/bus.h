@@ -70,7 +70,8 @@ const char *saga_bus_cluster(struct saga_bus *bus, int ms); /* cluster id, or NU
 
 /* ---- Writing ---- */
 /* Copies. topic without prefix. Until a new producer's first record in a partition is acknowledged,
- * later ones wait here (KAFKA.md: a first request that is refused leaves a hole otherwise). */
+ * later ones wait here (KAFKA.md: a first request that is refused leaves a hole otherwise); the same
+ * after an hour without one. */
 struct saga_delivery {
     const char *topic;
     int32_t partition;

@@ -17,6 +17,7 @@ struct target { /* a topic written */
     rd_kafka_topic_t *handle;
     struct gate {
         bool open, asked; /* its first record of this producer is acknowledged, is on its way */
+        time_t acked;     /* monotonic: the newest acknowledgement */
         struct waiting *first, *last;
     } * gate; /* by partition */
     int32_t gates;
@@ -47,6 +48,7 @@ struct saga_bus {
     struct target target[TARGETS];
     int targets;
     bool producer_dead;
+    time_t gate_kept; /* s: a gate without an acknowledgement for so long shuts again */
     /* state */
     volatile bool closing, closed;
     const char *group;

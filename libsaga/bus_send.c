@@ -144,6 +144,23 @@ static void wait_for_first(struct gate *gate, const struct saga_delivery *d)
     gate->last = w;
 }
 
+static time_t seconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return now.tv_sec;
+}
+
+/* The broker accepts a record out of its place only from a producer of which it knows nothing in that
+ * partition: a new one, or one whose state has expired (producer.id.expiration.ms, a day). What then
+ * arrives behind a later one is lost if it is a forward (4.5): so one goes alone again long before. */
+static void shut_idle(const struct saga_bus *bus, struct gate *gate)
+{
+    if (gate->open && seconds() - gate->acked >= bus->gate_kept)
+        gate->open = gate->asked = false;
+}
+
 void saga_bus_send(struct saga_bus *bus, const struct saga_delivery *d)
 {
     if (bus->producer_dead)
@@ -151,6 +168,7 @@ void saga_bus_send(struct saga_bus *bus, const struct saga_delivery *d)
     struct target *t = target_of(bus, d->topic);
     struct gate *gate = gate_of(t, d->partition);
 
+    shut_idle(bus, gate);
     if (!gate->open && gate->asked) {
         wait_for_first(gate, d);
         return;
@@ -219,6 +237,7 @@ static void on_report(rd_kafka_t *rk, const rd_kafka_message_t *m, void *opaque)
     t = target_of_handle(bus, rd_kafka_topic_name(m->rkt));
     if (!t)
         return;
+    gate_of(t, m->partition)->acked = seconds();
     if (!gate_of(t, m->partition)->open)
         open_gate(bus, t, gate_of(t, m->partition));
 }

@@ -110,6 +110,21 @@ bool sim_lose(struct sim_world *w, int service, int number, int64_t report)
     return true;
 }
 
+void sim_refuse(struct sim_world *w, int service, int number, int64_t report)
+{
+    struct service *s = &w->service[service];
+    struct lane *lane = &s->lane[number];
+    int64_t first = lane->outbox[lane->sent].out.seq;
+
+    sim_move(w, "# %s/%d: %" PRId64 " is refused", s->as.name, number, first);
+    while (lane->sent < lane->outbox_n)
+        *hand_over(lane) = LOST;
+    lane->lost = true;
+    if (saga_outgoing_acked(&lane->out, first, report))
+        sim_fail(w, "%s/%d: a report with offset %" PRId64 " was counted", s->as.name, number,
+                 report);
+}
+
 /* ---- Owners ---- */
 
 static int first_unpublished(const struct lane *lane)

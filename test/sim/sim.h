@@ -217,6 +217,9 @@ void sim_ack(struct sim_world *w, int service, int lane, int k); /* up to k repo
 /* The next row, one of the own topic, is lost; report: its offset as the library made it up, which
  * must not count, or INT64_MIN: none comes. -> false: there is none */
 bool sim_lose(struct sim_world *w, int service, int lane, int64_t report);
+/* The first request of a new producer is refused, and so nothing behind it goes (bus_send.c's gate), of
+ * whatever kind; report as above. */
+void sim_refuse(struct sim_world *w, int service, int lane, int64_t report);
 /* A new owner: the lane as it was stored. zombie: the old one still sends its queue. */
 void sim_take(struct sim_world *w, int service, int lane, bool zombie);
 void sim_rewind(struct sim_world *w, int service, int lane, int input, int64_t offset);

@@ -311,6 +311,30 @@ START_TEST(attack_32_forward_sent_again)
 }
 END_TEST
 
+/* The first request of a new producer is refused, and told as delivered. A forward that came behind a
+ * later one of its lane would be dropped as a duplicate: none does, as nothing goes before the first. */
+START_TEST(attack_12_first_request_refused)
+{
+    char first[65], second[65];
+    int to;
+
+    snprintf(first, sizeof first, "%s", misplaced_order());
+    to = lane;
+    do
+        snprintf(second, sizeof second, "%s", misplaced_order());
+    while (lane != to);
+    sim_refuse(&w, ORDER, 0, -1001);
+    ck_assert_int_eq(w.service[ORDER].lane[0].out.published, 0);
+    ck_assert_int_eq(w.topic[REQUESTS][to].n, 0);
+    sim_take(&w, ORDER, 0, false);
+    play_settle(&w);
+    ck_assert_str_eq(sim_state(&w, ORDER, first), "PAID");
+    ck_assert_str_eq(sim_state(&w, ORDER, second), "PAID");
+    ck_assert_int_eq(count_of(ORDER, first, &order_created), 1);
+    ck_assert_int_eq(w.duplicates, 0);
+}
+END_TEST
+
 /* The same after the reader was killed: what it knew of forwards is stored with their effects. */
 START_TEST(attack_32_forward_sent_again_to_another)
 {
@@ -464,6 +488,7 @@ Suite *attack_suite(void)
                                   attack_20_requests_copied,
                                   attack_21_offsets_reset,
                                   attack_32_forward_sent_again,
+                                  attack_12_first_request_refused,
                                   attack_32_forward_sent_again_to_another,
                                   attack_33_forward_comes_back,
                                   attack_34_cancelled_at_every_moment,

@@ -182,6 +182,20 @@ START_TEST(attack_12_partitions_apart)
 }
 END_TEST
 
+/* After long idleness the broker may have forgotten the producer: as with a new one. */
+START_TEST(attack_12_after_idleness)
+{
+    send_rows(0, 1, 1);
+    await(1);
+    bus->gate_kept = 0;
+    refuse(RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS);
+    send_rows(0, 2, 4);
+    await(4);
+    check_reports(0, 4, 1, 0);
+    ck_assert_str_eq(log_of(0), "1 2 3 4");
+}
+END_TEST
+
 /* Attack 13: a broker that takes what comes behind the refused one makes the client report that as
  * delivered, without an offset. It is not counted, and another producer sends all again. */
 START_TEST(attack_13_success_without_offset)
@@ -243,6 +257,7 @@ Suite *bus_suite(void)
     tcase_add_checked_fixture(sending, start, stop);
     tcase_add_test(sending, attack_12_first_request_refused);
     tcase_add_test(sending, attack_12_partitions_apart);
+    tcase_add_test(sending, attack_12_after_idleness);
     tcase_add_test(sending, attack_13_success_without_offset);
     tcase_add_test(sending, a_refused_record_is_told_from_those_that_fail_with_it);
     suite_add_tcase(suite, sending);
