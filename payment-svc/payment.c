@@ -21,17 +21,26 @@ static struct bill *become(struct saga_step *step, enum state state)
 
 /* ---- Asking the provider ---- */
 
+/* The provider may have forgotten the key by the time that it is asked (4.6): well before, as calls may
+ * wait. */
+static bool is_late(const struct bill *bill, int64_t now)
+{
+    return bill->calls > 0 && now - bill->asked >= payment_keeps_keys() / 2;
+}
+
 /* Asks, or asks again: the call has the same key each time. The row is the durable intent; should
  * no answer come, its due does. */
 static void ask(struct saga_step *step)
 {
     struct bill *bill = saga_change(step);
+    bool late = is_late(bill, step->now);
 
     bill->row.due = step->now + payment_call_timeout + SECOND;
-    bill->calls++;
-    saga_call(
-        step, bill->row.state == CHARGING ? &charge : &refund,
-        &(struct charge){bill->amount, bill->currency, bill->token, bill->payment_id, bill->calls});
+    if (bill->calls++ == 0)
+        bill->asked = step->now;
+    saga_call(step, bill->row.state == CHARGING ? &charge : &refund,
+              &(struct charge){bill->amount, bill->currency, bill->token, bill->payment_id,
+                               bill->calls, late});
 }
 
 /* "pay-" and the event that asks for the charge: unique, and the same when the rule runs again. A

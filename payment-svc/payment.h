@@ -34,6 +34,7 @@ struct bill {
     const char *reason; /* of the end: why cancelled, also while CHARGING; or why declined */
     bool cancel;        /* CHARGING: refund what succeeds */
     int64_t calls;      /* made for the charge, then for the refund */
+    int64_t asked;      /* when the first of these was made */
     struct attempts attempts;
 };
 

@@ -36,6 +36,7 @@ static const struct saga_field columns[] = {
     {F(reason), SAGA_TEXT, 1, 256, .optional = true},
     {F(attempts), SAGA_LIST, 0, ATTEMPTS_MAX, attempt_fields, sizeof(struct attempt),
      .optional = true},
+    {"asked_at", AT(asked), SAGA_TIME, .optional = true},
     {0}};
 #undef T
 
@@ -44,32 +45,35 @@ const struct saga_table payment_table = {
 
     .load =
     "select order_id, lane, created_at, amount, currency, token, payment_id, cancel, calls, cause,"
-    "       trace, state, due, provider_ref, reason, attempts"
+    "       trace, state, due, provider_ref, reason, attempts, asked_at"
     "  from payment"
     " where order_id = any($1)",
 
     .insert =
     "insert into payment (order_id, lane, created_at, amount, currency, token, payment_id, cancel,"
-    "                     calls, cause, trace, state, due, provider_ref, reason, attempts)"
+    "                     calls, cause, trace, state, due, provider_ref, reason, attempts,"
+    "                     asked_at)"
     " select unnest($1::text[]), unnest($2::bigint[]), unnest($3::timestamptz[]),"
     "        unnest($4::bigint[]), unnest($5::text[]), unnest($6::text[]), unnest($7::text[]),"
     "        unnest($8::boolean[]), unnest($9::bigint[]), unnest($10::text[]),"
     "        unnest($11::text[]), unnest($12::text[]), unnest($13::timestamptz[]),"
-    "        unnest($14::text[]), unnest($15::text[]), unnest($16::json[])",
+    "        unnest($14::text[]), unnest($15::text[]), unnest($16::json[]),"
+    "        unnest($17::timestamptz[])",
 
     .update =
     "update payment p"
     "   set amount = n.amount, currency = n.currency, token = n.token,"
     "       payment_id = n.payment_id, cancel = n.cancel, calls = n.calls, cause = n.cause,"
     "       trace = n.trace, state = n.state, due = n.due, provider_ref = n.provider_ref,"
-    "       reason = n.reason, attempts = n.attempts"
+    "       reason = n.reason, attempts = n.attempts, asked_at = n.asked_at"
     "  from (select unnest($1::text[]) order_id, unnest($2::bigint[]) amount,"
     "               unnest($3::text[]) currency, unnest($4::text[]) token,"
     "               unnest($5::text[]) payment_id, unnest($6::boolean[]) cancel,"
     "               unnest($7::bigint[]) calls, unnest($8::text[]) cause,"
     "               unnest($9::text[]) trace, unnest($10::text[]) state,"
     "               unnest($11::timestamptz[]) due, unnest($12::text[]) provider_ref,"
-    "               unnest($13::text[]) reason, unnest($14::json[]) attempts) n"
+    "               unnest($13::text[]) reason, unnest($14::json[]) attempts,"
+    "               unnest($15::timestamptz[]) asked_at) n"
     " where p.order_id = n.order_id",
 };
 

@@ -10,7 +10,7 @@
 
 enum { REFUSALS_TOLD = 10 }; /* from this one on people are told (RULES.md) */
 
-static const struct payment_provider *const providers[] = {&provider_simulated, NULL};
+const struct payment_provider *payment_providers[] = {&provider_simulated, NULL};
 static const char *const names[] = {"simulated", NULL};
 static const char *chosen = "simulated";
 
@@ -30,6 +30,7 @@ static const struct saga_field asked[] = {{F(amount), SAGA_INT, 0, MAX_AMOUNT},
                                           {F(token), SAGA_ID},
                                           {F(payment_id), SAGA_ID},
                                           {F(tries), SAGA_INT, 1, INT64_MAX},
+                                          {F(look_up), SAGA_BOOL},
                                           {0}};
 #undef T
 
@@ -51,11 +52,23 @@ ANSWER(refund_succeeded);
 ANSWER(refund_refused);
 ANSWER(refund_unknown);
 
+static const struct payment_provider *provider(void)
+{
+    int i = 0;
+
+    while (strcmp(payment_providers[i]->name, chosen) != 0)
+        i++;
+    return payment_providers[i];
+}
+
+int64_t payment_keeps_keys(void)
+{
+    return provider()->keeps_keys_us;
+}
+
 void payment_call(const struct saga_call *calls, int n)
 {
-    for (int i = 0; providers[i]; i++)
-        if (strcmp(providers[i]->name, chosen) == 0)
-            providers[i]->call(calls, n);
+    provider()->call(calls, n);
 }
 
 /* Here and not in the rule, which may run more than once for one answer. */
@@ -67,5 +80,9 @@ void payment_answer(const struct saga_call *call, const struct saga_event *event
     if ((event == &refund_refused || event == &refund_unknown) && asked_for->tries >= REFUSALS_TOLD)
         saga_log_at(SAGA_ERROR, "a refund is not given, and asked for again",
                     "\"order\":\"%s\",\"tries\":%" PRId64, call->key, asked_for->tries);
+    if ((event == &charge_unknown || event == &refund_unknown) && asked_for->look_up)
+        saga_log_at(SAGA_ERROR, "not looked up, and not asked again: its key may be forgotten",
+                    "\"order\":\"%s\",\"payment_id\":\"%s\",\"tries\":%" PRId64, call->key,
+                    asked_for->payment_id, asked_for->tries);
     saga_answer(call, event, answer);
 }

@@ -3,8 +3,8 @@
  * A call has a key, "<call's type>:<order>": "charge:ord-1", "refund:ord-1". It may be made again
  * with the same key after any time, by another thread or process, and also while the first is under
  * way: the money must move once. A provider that keeps keys for ever sees to that by itself. One
- * that forgets them after keeps_keys_us has to look a charge up by its payment_id before it asks
- * again so late.
+ * that forgets them after keeps_keys_us has to look up what is asked again so late (look_up), by its
+ * payment_id, and to ask only if it is not there; where it cannot, the outcome is unknown.
  *
  * call() runs on a caller's thread, outside any transaction of the engine, and gives
  * payment_answer() for each call, or for none that it cannot: the row's due comes then. What it
@@ -20,6 +20,7 @@ struct charge { /* what is asked; a refund is of the whole */
     int64_t amount;
     const char *currency, *token, *payment_id;
     int64_t tries; /* how often it was asked, with this one */
+    bool look_up;  /* the key may be forgotten */
 };
 struct answer {
     const char *ref;    /* the provider's name of it, if it succeeded */
@@ -36,6 +37,7 @@ struct payment_provider {
     void (*call)(const struct saga_call *calls, int n);
 };
 
+extern const struct payment_provider *payment_providers[]; /* that PROVIDER can name, up to NULL */
 extern const struct payment_provider provider_simulated;
 extern const char
     *payment_database;             /* DATABASE_URL: where the simulated provider keeps its books, */
@@ -43,9 +45,10 @@ extern const char *payment_schema; /* and in which schema */
 
 extern const struct saga_setting payment_settings[];
 
+int64_t payment_keeps_keys(void);                        /* us, of the provider of the settings */
 void payment_call(const struct saga_call *calls, int n); /* by the provider of the settings */
 /* An answer is a result of its call: charge_... of a charge. Tells people of a refund that is
- * refused again and again. */
+ * refused again and again, and of what cannot be looked up. */
 void payment_answer(const struct saga_call *call, const struct saga_event *event,
                     const struct answer *answer);
 

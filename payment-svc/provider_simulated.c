@@ -7,6 +7,7 @@
  * there. Whoever asks second, on whatever thread, waits in that insert for the first's commit and is
  * answered from the row, by a further round trip. Keys are inserted in their order, so that no two
  * wait for each other.
+ * It keeps keys for ever, in books that are ordered by them: to look one up before is to do the same.
  * Answers come after it, the slow ones last, with no transaction open. If anything fails the
  * outcome is not known, and the same key will tell. */
 #include "provider.h"

@@ -175,6 +175,29 @@ START_TEST(the_first_answer_holds_for_any_later_token)
 }
 END_TEST
 
+/* To be looked up before: what is there is answered and moves no money, what is not is asked for. */
+START_TEST(a_look_up_finds_or_asks)
+{
+    struct charge late = asked("tok_ok", 700);
+
+    late.look_up = true;
+    late.tries = 2;
+    call_one(&charge, "o", "tok_unknown_once", 700);
+    expect("o", &charge_unknown, "timeout");
+    provider_simulated.call(&(struct saga_call){"o", &charge, &late}, 1);
+    expect("o", &charge_succeeded, "sim-charge:o");
+    ck_assert_int_eq(moved("charge"), 700);
+    provider_simulated.call(&(struct saga_call){"p", &charge, &late}, 1);
+    expect("p", &charge_succeeded, "sim-charge:p");
+    ck_assert_int_eq(moved("charge"), 1400);
+    for (int again = 0; again < 2; again++) {
+        provider_simulated.call(&(struct saga_call){"o", &refund, &late}, 1);
+        expect("o", &refund_succeeded, "sim-refund:o");
+        ck_assert_int_eq(moved("refund"), 700);
+    }
+}
+END_TEST
+
 /* ---- Refunds ---- */
 
 /* A refund is of what was charged, not of what is asked; refused so often as the token says, then
@@ -426,6 +449,7 @@ Suite *provider_suite(void)
     tcase_add_checked_fixture(answered, start, stop);
     tcase_add_loop_test(answered, every_token, 0, sizeof tokens / sizeof *tokens);
     tcase_add_test(answered, the_first_answer_holds_for_any_later_token);
+    tcase_add_test(answered, a_look_up_finds_or_asks);
     tcase_add_loop_test(answered, a_refund_is_refused_as_often_as_the_token_says, 0, 3);
     tcase_add_test(answered, nothing_is_refunded_that_was_not_charged);
     suite_add_tcase(suite, answered);

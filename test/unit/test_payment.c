@@ -380,6 +380,58 @@ START_TEST(asking_again_asks_the_same)
 }
 END_TEST
 
+/* What asking in this state, first asked so long ago, says of looking up. */
+static bool looks_up(enum state state, int64_t calls, int64_t ago)
+{
+    struct bill *bill = put_bill("o", state, false);
+
+    bill->calls = calls;
+    bill->asked = DECIDING_NOW - ago;
+    decided(&saga_due, NULL);
+    bool look_up = ((const struct charge *)b.call[0].data)->look_up;
+    deciding_done(&b);
+    ck_assert_int_eq(bill_of("o")->asked,
+                     DECIDING_NOW - ago); /* it is the first asking that counts */
+    return look_up;
+}
+
+/* DESIGN.md 4.6: what was asked first so long ago that the provider may forget the key, half of the time
+ * that it keeps keys, is looked up before; never at one that keeps them for ever. */
+START_TEST(late_calls_are_looked_up)
+{
+    static const struct payment_provider forgets = {"simulated", 24 * 3600 * SECOND, NULL};
+    static const enum state states[] = {CHARGING, REFUNDING};
+
+    for (int i = 0; i < 2; i++) {
+        payment_providers[0] = &provider_simulated;
+        ck_assert(!looks_up(states[i], 3, 24 * 365 * 3600 * SECOND));
+        payment_providers[0] = &forgets;
+        ck_assert(!looks_up(states[i], 3, 12 * 3600 * SECOND - 1));
+        ck_assert(looks_up(states[i], 3, 12 * 3600 * SECOND));
+        ck_assert(looks_up(states[i], 1, 24 * 365 * 3600 * SECOND));
+    }
+}
+END_TEST
+
+/* The first asking is never late; a refund is asked for anew, however old the charge. */
+START_TEST(first_calls_are_not_looked_up)
+{
+    static const struct payment_provider forgets = {"simulated", SECOND, NULL};
+
+    payment_providers[0] = &forgets;
+    decided(&inventory_reserved, &pay_now);
+    ck_assert(!((const struct charge *)b.call[0].data)->look_up);
+    ck_assert_int_eq(bill_of("o")->asked, DECIDING_NOW);
+    deciding_done(&b);
+    bill_of("o")->asked -= 3600 * SECOND;
+    bill_of("o")->cancel = true;
+    decided(&charge_succeeded, &good);
+    ck_assert_ptr_eq(b.call[0].call, &refund);
+    ck_assert(!((const struct charge *)b.call[0].data)->look_up);
+    ck_assert_int_eq(bill_of("o")->asked, DECIDING_NOW);
+}
+END_TEST
+
 /* The wait doubles from 200 ms to 60 s, less up to a quarter that differs from order to order, and
  * stays there: a refund that is refused is asked for for ever. */
 START_TEST(backoff_has_bounds)
@@ -518,6 +570,8 @@ Suite *payment_suite(void)
     tcase_add_checked_fixture(calls, start, stop);
     tcase_add_test(calls, due_follows_the_time_out);
     tcase_add_test(calls, asking_again_asks_the_same);
+    tcase_add_test(calls, late_calls_are_looked_up);
+    tcase_add_test(calls, first_calls_are_not_looked_up);
     tcase_add_test(calls, backoff_has_bounds);
     tcase_add_test(calls, attempts_are_kept_in_order);
     tcase_add_test(calls, attempts_are_bounded);
