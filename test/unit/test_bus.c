@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "bus_private.h"
+#include "log.h"
 #include "suites.h"
 
 enum {
@@ -54,6 +55,7 @@ static void start(void)
     static struct saga_conf conf = {.prefix = "", .instance = "i", .session_timeout = 6000000};
     int file = mkstemp(settings);
 
+    saga_log_open("test", SAGA_ERROR);
     ck_assert_int_eq(write(file, one_by_one, strlen(one_by_one)), (int)strlen(one_by_one));
     close(file);
     rd_kafka_conf_t *quiet = rd_kafka_conf_new();
