@@ -85,8 +85,8 @@ static void reported(void *owner, int32_t number, int64_t seq, int64_t offset, c
         saga_log_at(SAGA_WARN, "a delivery report that does not count: new producer",
                     "\"lane\":%d,\"seq\":%" PRId64 ",\"offset\":%" PRId64, number, seq, offset);
         e->renew = true;
-        if (refused || offset >= 0)
-            cannot_send(lane, refused ? refused : "its report tells an offset that is not new");
+        if (refused) /* an offset that is not new is another matter: Kafka has lost something (4.4) */
+            cannot_send(lane, refused);
         return;
     }
     e->acked_at = lane->sent_at;
@@ -137,7 +137,8 @@ static void stop_refused(struct saga_engine *e)
         }
     if (n == 1 && alone->state == SAGA_LANE_RUNNING && saga_outgoing_failed(&alone->out)) {
         snprintf(why, sizeof why,
-                 "Kafka did not take outbox row %" PRId64 " or one behind it, three times: %s",
+                 "Kafka did not take outbox row %" PRId64 " or one behind it, three times: %s; "
+                 "start the lane again when that is mended",
                  alone->out.published + 1, alone->refused);
         saga_engine_stop_lane(e, alone, why);
     }
