@@ -34,6 +34,9 @@ SUITES  = $(foreach t,unit sim live,$(if $(wildcard test/$t/*.c),$(B)/test/$t))
 TOOLS   = $(addprefix $(B)/bin/kafka-,topics console-producer console-consumer consumer-groups get-offsets)
 BINS    = $(patsubst %/main.c,$(B)/bin/%,$(wildcard $(SERVICES:%=%/main.c))) \
           $(if $(wildcard libsaga/sagactl/*.c),$(B)/bin/sagactl) $(TOOLS)
+# The services once more for the suite failpoints: what passes a failpoint is compiled a second time.
+POINTED = $(shell grep -l SAGA_FAILPOINT $(wildcard libsaga/*.c $(SERVICES:%=%/*.c)))
+FAILING = $(SERVICES:%=$(B)/failpoint/bin/%)
 BENCHES = $(patsubst test/bench/%.c,$(B)/bench/%,$(wildcard test/bench/*.c))
 C_FILES = $(wildcard $(FOLDERS:%=%/*.[ch]))
 SCRIPTS = $(shell grep -lIsE '^\#(!.*bash| shellcheck shell=bash)' .ci/* $$(find deploy test -type f 2>/dev/null))
@@ -43,7 +46,7 @@ MAKEFLAGS += --no-builtin-rules -j$(shell nproc)
 .SECONDARY:
 .PHONY: all demo check up down status kill start bench sim format lint clean
 
-all: $(BINS) $(SUITES) $(BENCHES)
+all: $(BINS) $(FAILING) $(SUITES) $(BENCHES)
 up demo: $(BINS)
 	@deploy/local/$@
 down status:
@@ -68,28 +71,34 @@ $(B)/packages: deploy/local/packages
 $(B)/libsaga.a: $(call objs,libsaga)
 	$(call say,ar,$@)rm -f $@ && $(AR) rcs $@ $^
 $(foreach s,$(SERVICES),$(eval $(B)/bin/$s: $(call objs,$s)))
+$(foreach s,$(SERVICES),$(eval $(B)/failpoint/bin/$s: $(patsubst %.c,$(B)/failpoint/obj/%.o,$(filter \
+  libsaga/% $s/%,$(POINTED))) $(filter-out $(POINTED:%.c=$(B)/obj/%.o),$(call objs,$s))))
 $(B)/bin/sagactl: $(call objs,libsaga/sagactl)
 $(SUITES): $(B)/test/%: $(RULES) $(call objs,test/lib)
 $(foreach t,unit sim live,$(eval $(B)/test/$t: $(call objs,test/$t)))
 $(B)/test/unit: $(CTL)
 $(BENCHES): $(B)/bench/%: $(B)/obj/test/bench/%.o $(RULES)
 $(SUITES): EXTRA = $(CHECK_LIBS)
-$(filter-out $(TOOLS),$(BINS)) $(SUITES) $(BENCHES): $(LIB)
+$(filter-out $(TOOLS),$(BINS)) $(FAILING) $(SUITES) $(BENCHES): $(LIB)
 	$(call say,link,$@)mkdir -p $(@D) && $(LINK) $(filter %.o,$^) $(filter %.a,$^) -o $@ $(PKG_LIBS) $(EXTRA)
 $(TOOLS): deploy/local/kafka-tool
 	@mkdir -p $(@D) && ln -sf $(CURDIR)/$< $@
 
 $(B)/obj/test/%: INC = -I. -Itest/lib $(SERVICES:%=-I%)
-$(B)/obj/%.o: %.c Makefile | $(B)/packages
-	$(call say,cc,$<)mkdir -p $(@D) && $(COMPILE) -c $< -o $@
+$(B)/failpoint/obj/%: INC = -DSAGA_FAILPOINTS
+define compiled # $1: a folder; two targets of one pattern rule would be made together
+$1/%.o: %.c Makefile | $(B)/packages
+	$$(call say,cc,$$<)mkdir -p $$(@D) && $$(COMPILE) -c $$< -o $$@
+endef
+$(foreach d,$(B)/obj $(B)/failpoint/obj,$(eval $(call compiled,$d)))
 # The text of sql/*.sql as C strings; a question mark is escaped because C11 still knows trigraphs.
 $(B)/gen/%/sql.h: Makefile
 	@mkdir -p $(@D) && { printf '#include <stddef.h>\nstatic const char *const migrations[] = {\n'; for f in \
 	  $(filter %.sql,$^); do sed 's/[\\"?]/\\&/g; s/.*/"&\\n"/' $$f; echo ,; done; echo 'NULL};'; } >$@
 define has_sql # $1: a folder with sql/; the folder itself is named because a file may vanish
 $(B)/gen/$1/sql.h: $1/sql $(sort $(wildcard $1/sql/*.sql))
-$(call objs,$1): $(B)/gen/$1/sql.h
+$(call objs,$1) $(patsubst %.c,$(B)/failpoint/obj/%.o,$(wildcard $1/*.c)): $(B)/gen/$1/sql.h
 endef
 $(foreach f,$(patsubst %/sql,%,$(wildcard $(FOLDERS:%=%/sql))),$(eval $(call has_sql,$f)))
 
--include $(shell find $(B)/obj -name '*.d' 2>/dev/null)
+-include $(shell find $(B)/obj $(B)/failpoint/obj -name '*.d' 2>/dev/null)

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "event.h"
+#include "failpoint.h"
 #include "field.h"
 #include "json.h"
 
@@ -305,11 +306,14 @@ static int apply(struct saga_pg *pg, const struct wish *w, struct found *found,
         rc = decide(pg, w, found, err);
         bool good = rc == DONE || rc == CREATED;
         struct saga_err later = {0};
+        if (good)
+            SAGA_FAILPOINT(stock_written);
         /* A lost connection has rolled back already. */
         end = saga_pg_connected(pg)
                   ? saga_pg_query(pg, good ? commit : rollback, NULL, NULL, good ? err : &later)
                   : 0;
     } while (rc == AGAIN && end == 0);
+    SAGA_FAILPOINT(stock_committed);
     return end < 0 ? end : rc;
 }
 

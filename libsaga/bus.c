@@ -10,6 +10,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include "failpoint.h"
 #include "log.h"
 
 static const char *const common[][2] = {
@@ -351,8 +352,11 @@ void saga_bus_commit_flush(struct saga_bus *bus)
             p->commit = -1;
         }
     }
-    if (list->cnt)
+    if (list->cnt) {
+        SAGA_FAILPOINT(offsets_committing);
         rd_kafka_commit(bus->consumer, list, 1);
+        SAGA_FAILPOINT(offsets_committed);
+    }
     rd_kafka_topic_partition_list_destroy(list);
 }
 

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
+#include "failpoint.h"
 #include "field.h"
 
 enum { AT_ONCE = 1000, BUCKETS = 16384 };
@@ -182,6 +183,7 @@ void saga_answer(const struct saga_call *call, const struct saga_event *event, c
         calls.newest->next = a;
     calls.newest = a;
     pthread_mutex_unlock(&calls.lock);
+    SAGA_FAILPOINT(answer_queued);
     if (first && write(calls.wake, &one, sizeof one) < 0)
         abort(); /* an eventfd of ours that cannot be written */
 }

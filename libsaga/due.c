@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "engine.h"
+#include "failpoint.h"
 
 enum { SECOND = 1000000 };
 
@@ -98,8 +99,12 @@ int saga_due_ask(struct saga_engine *e, struct saga_err *err)
     for (e->due_n = 0; e->due_n < n; e->due_n++)
         e->due[e->due_n] = strdup(saga_rows_text(rows, e->due_n, 0));
     saga_count(e->metric.due, n);
-    if (n == 0)
-        return query(e, sql_forget, err); /* the lanes asked for: others may be running by now */
-    e->due_at = now;                      /* again after these, until nothing is found */
+    if (n == 0) { /* the lanes asked for: others may be running by now */
+        rc = query(e, sql_forget, err);
+        SAGA_FAILPOINT(due_forgotten);
+        return rc;
+    }
+    SAGA_FAILPOINT(due_asked);
+    e->due_at = now; /* again after these, until nothing is found */
     return 0;
 }

@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "failpoint.h"
 #include "log.h"
 #include "outbox.h"
 
@@ -80,6 +81,7 @@ static void reported(void *owner, int32_t number, int64_t seq, int64_t offset, c
     struct saga_engine *e = owner;
     struct saga_lane *lane = &e->lane[number];
 
+    SAGA_FAILPOINT(report_received);
     lane->sent_at = saga_now();
     if (!saga_outgoing_acked(&lane->out, seq, offset) || offset < 0) { /* its gate stays shut */
         saga_log_at(SAGA_WARN, "a delivery report that does not count: new producer",
@@ -92,6 +94,7 @@ static void reported(void *owner, int32_t number, int64_t seq, int64_t offset, c
     e->acked_at = lane->sent_at;
     e->renew_backoff = 0;
     saga_engine_dirty(e, lane);
+    SAGA_FAILPOINT(report_counted);
     if (lane->paused && lane->out.n < SAGA_LANE_EVENTS / 2 &&
         lane->out.bytes < SAGA_LANE_BYTES / 2) {
         lane->paused = false;
@@ -245,6 +248,7 @@ static void take_answers(struct saga_engine *e)
     for (; *e->answers_end; e->answers_end = &(*e->answers_end)->next) {
         e->answers_n++;
         saga_count(e->metric.answers, 1);
+        SAGA_FAILPOINT(answers_taken);
     }
 }
 

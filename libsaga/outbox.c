@@ -9,6 +9,8 @@
 
 #include <stdlib.h>
 
+#include "failpoint.h"
+
 /* ---- Storing ---- */
 
 #define INSERT(table)                                                                              \
@@ -305,8 +307,11 @@ int saga_outbox_rotate(struct saga_pg *pg, int64_t keep, int64_t bytes, struct s
     saga_rows_free(rows);
     if (!due)
         return 0;
-    if (saga_pg_script(pg, rotate[slot], err) == 0)
+    SAGA_FAILPOINT(rotating);
+    if (saga_pg_script(pg, rotate[slot], err) == 0) {
+        SAGA_FAILPOINT(rotated);
         return 1;
+    }
     if (!saga_pg_connected(pg))
         return SAGA_RETRY;
     err->code = 0; /* held, or not all published: later */

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 
 #include "engine.h"
+#include "failpoint.h"
 #include "field.h"
 #include "log.h"
 #include "outbox.h"
@@ -307,9 +308,12 @@ static int load(struct saga_engine *e, struct saga_err *err)
         if (rc)
             shared = n++;
     }
-    if ((rc = saga_pg_sync(e->pg, err)) < 0 || (rc = saga_engine_wait(e, err)) < 0 ||
-        (rc = compare(e, err)) < 0)
+    if ((rc = saga_pg_sync(e->pg, err)) < 0)
         return rc;
+    SAGA_FAILPOINT(load_sent);
+    if ((rc = saga_engine_wait(e, err)) < 0 || (rc = compare(e, err)) < 0)
+        return rc;
+    SAGA_FAILPOINT(loaded);
     if (orders >= 0 && (rc = fill(e, &b->orders, orders, err)) < 0)
         return rc;
     if (shared >= 0 && (rc = fill(e, &b->shared, shared, err)) < 0)
@@ -319,6 +323,30 @@ static int load(struct saga_engine *e, struct saga_err *err)
 
 /* ---- After COMMIT ---- */
 
+static void pass_publishing(const struct saga_batch *b, int i)
+{
+    if (i == 0 && b->out_n > 1)
+        SAGA_FAILPOINT(publishing);
+    if (i == b->out_n - 1 && b->out_n > 1)
+        SAGA_FAILPOINT(last_publishing);
+    if (!b->out[i].own.seq && b->out[i].topic == b->dead)
+        SAGA_FAILPOINT(letter_publishing);
+    else if (!b->out[i].own.seq)
+        SAGA_FAILPOINT(forward_publishing);
+}
+
+static void pass_published(const struct saga_batch *b, int i)
+{
+    if (i == 0 && b->out_n > 1)
+        SAGA_FAILPOINT(first_published);
+    if (i == b->out_n - 1)
+        SAGA_FAILPOINT(published);
+    if (!b->out[i].own.seq && b->out[i].topic == b->dead)
+        SAGA_FAILPOINT(letter_published);
+    else if (!b->out[i].own.seq)
+        SAGA_FAILPOINT(forward_published);
+}
+
 static void publish(struct saga_engine *e)
 {
     const struct saga_batch *b = &e->batch;
@@ -327,6 +355,7 @@ static void publish(struct saga_engine *e)
         const struct saga_out *o = &b->out[i];
         size_t n;
         const char *value = saga_out_value(&b->values, o, &n);
+        pass_publishing(b, i);
         saga_engine_send(e,
                          &(struct saga_delivery){.topic = o->topic,
                                                  .partition = o->partition,
@@ -339,6 +368,7 @@ static void publish(struct saga_engine *e)
                                                  .lane = o->lane,
                                                  .seq = o->seq},
                          o->own);
+        pass_published(b, i);
         if (!o->own.seq)
             saga_count(o->topic == b->dead ? e->metric.dead : e->metric.forwards, 1);
     }
@@ -364,6 +394,7 @@ static void remember_rows(struct saga_engine *e)
                 saga_observe(e->metric.state_seconds[row->state], e->batch.now - row->created);
         }
         if (row->due) {
+            SAGA_FAILPOINT(due_stored);
             int64_t at = row->due - e->clock;
             e->due_at = at < e->due_at ? at : e->due_at;
         }
@@ -419,7 +450,11 @@ static void done(struct saga_engine *e, int to)
     move_lanes(e, true);
     saga_park_done(e);
     publish(e);
+    if (b->call_n)
+        SAGA_FAILPOINT(calls_handing);
     saga_count(e->metric.calls, saga_calls_put(b->call, b->call_n));
+    if (b->call_n)
+        SAGA_FAILPOINT(calls_handed);
     saga_engine_forget(e);
     e->now->from = to;
 }
@@ -433,6 +468,7 @@ static int transaction(struct saga_engine *e, int to, struct saga_err *err)
     int64_t start = saga_now();
     int rc, slot;
 
+    SAGA_FAILPOINT(screened);
     if ((rc = load(e, err)) < 0)
         return rc;
     slot = (int)saga_rows_int(saga_pg_result(e->pg, 2), 0, 0);
@@ -442,8 +478,10 @@ static int transaction(struct saga_engine *e, int to, struct saga_err *err)
         saga_batch_park(b, b->impossible, err->text);
         err->code = 0;
     }
+    SAGA_FAILPOINT(decided);
     if ((rc = saga_engine_store(e, slot, err)) < 0)
         return rc;
+    SAGA_FAILPOINT(committed);
     done(e, to);
     saga_observe(e->metric.batch_size, b->n);
     saga_observe(e->metric.batch_seconds, saga_now() - start);
@@ -516,7 +554,11 @@ int saga_engine_run(struct saga_engine *e, struct saga_err *err)
             rc = 0;
             continue;
         }
+        if (flush)
+            SAGA_FAILPOINT(published_storing);
         rc = transaction(e, to, err);
+        if (flush && rc == 0)
+            SAGA_FAILPOINT(published_stored);
         if (rc == 0) {
             e->parking.refused[0] = '\0';
             continue;

@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "failpoint.h"
 #include "log.h"
 #include "sql.h"
 
@@ -80,8 +81,12 @@ int saga_schema_migrate(struct saga_pg *pg, const struct saga_service *service, 
 
     if ((rc = saga_pg_connect(pg, err)) < 0 || (rc = saga_pg_script(pg, "begin", err)) < 0)
         return rc;
-    if ((rc = migrate(pg, service, schema, err)) >= 0)
-        return saga_pg_script(pg, "commit", err);
+    if ((rc = migrate(pg, service, schema, err)) >= 0) {
+        SAGA_FAILPOINT(migrating);
+        rc = saga_pg_script(pg, "commit", err);
+        SAGA_FAILPOINT(migrated);
+        return rc;
+    }
     if (saga_pg_connected(pg))
         saga_pg_script(pg, "rollback", &ignored);
     return rc;
@@ -108,6 +113,7 @@ int saga_schema_identity(struct saga_pg *pg, const struct saga_service *service,
     saga_param_text(&p, cluster);
     rc = saga_pg_query(pg, sql_identify, &p, NULL, err);
     saga_params_free(&p);
+    SAGA_FAILPOINT(identified);
     if (rc < 0 || (rc = saga_pg_query(pg, sql_identity, NULL, &rows, err)) < 0)
         return rc;
     const char *was_service = saga_rows_text(rows, 0, 0), *was_prefix = saga_rows_text(rows, 0, 2),

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "engine.h"
+#include "failpoint.h"
 #include "log.h"
 #include "schema.h"
 
@@ -192,8 +193,10 @@ static int serve(struct saga_engine *e, struct saga_err *err)
     saga_view_waits(NULL);
     saga_calls_start(e->service, (int)e->conf->callers, e->wake);
     rc = saga_engine_loop(e, err);
+    SAGA_FAILPOINT(stopping);
     if (rc == 0)
         saga_engine_settle(e, SETTLE);
+    SAGA_FAILPOINT(settled);
     return rc;
 }
 
@@ -235,6 +238,7 @@ int saga_main(int argc, char **argv, const struct saga_service *service)
     saga_http_stop();
     if (engine.bus)
         saga_bus_close(engine.bus, 3000);
+    SAGA_FAILPOINT(closed);
     saga_log_at(SAGA_INFO, "stopped", NULL);
     _exit(rc == SAGA_FATAL ? BROKEN
                            : OK); /* threads of librdkafka may hang; they have nothing to lose */

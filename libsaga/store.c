@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "engine.h"
+#include "failpoint.h"
 #include "field.h"
 #include "outbox.h"
 
@@ -189,6 +190,7 @@ int saga_engine_store(struct saga_engine *e, int slot, struct saga_err *err)
         (rc = store_log(e, err)) < 0)
         return rc;
     services = saga_pg_sent(e->pg);
+    SAGA_FAILPOINT(store_begun);
     if ((rc = saga_due_store(e, err)) < 0 || (rc = saga_park_store(e, err)) < 0 ||
         (b->out_n && (rc = saga_outbox_store(e->pg, b, slot, &e->params, err)) < 0) ||
         (rc = store_lanes(e, err)) < 0 || (rc = store_inputs(e, err)) < 0 ||
@@ -196,6 +198,7 @@ int saga_engine_store(struct saga_engine *e, int slot, struct saga_err *err)
         (rc = saga_pg_send(e->pg, sql_commit, NULL, err)) < 0 ||
         (rc = saga_pg_sync(e->pg, err)) < 0)
         return rc;
+    SAGA_FAILPOINT(commit_sent);
     rc = saga_engine_wait(e, err);
     if (rc == SAGA_POISON && saga_pg_failed(e->pg) >= services)
         rc = err->code = SAGA_RETRY;

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include "engine.h"
+#include "failpoint.h"
 #include "log.h"
 #include "outbox.h"
 
@@ -128,8 +129,10 @@ static int raise_term(struct saga_engine *e, struct saga_lane *lane, const struc
         (rc = saga_pg_send(e->pg, sql_make_inputs, &inputs, err)) >= 0 &&
         (rc = saga_pg_send(e->pg, sql_inputs, &p, err)) >= 0 &&
         (rc = saga_pg_send(e->pg, sql_commit, NULL, err)) >= 0 &&
-        (rc = saga_pg_sync(e->pg, err)) >= 0)
+        (rc = saga_pg_sync(e->pg, err)) >= 0) {
+        SAGA_FAILPOINT(term_sent);
         rc = saga_engine_wait(e, err);
+    }
     saga_params_free(&p);
     saga_params_free(&inputs);
     if (rc < 0) {
@@ -138,6 +141,7 @@ static int raise_term(struct saga_engine *e, struct saga_lane *lane, const struc
             saga_engine_rollback(e, &ignored);
         return rc;
     }
+    SAGA_FAILPOINT(term_raised);
     const struct saga_rows *row = saga_pg_result(e->pg, 2), *rows = saga_pg_result(e->pg, 4);
     lane->term = saga_rows_int(row, 0, 0);
     lane->last_seq = saga_rows_int(row, 0, 1);
@@ -176,6 +180,7 @@ static int still_ours(struct saga_engine *e, const struct saga_lane *lane, struc
 
 static void send_again(void *owner, const struct saga_delivery *d, struct saga_id own)
 {
+    SAGA_FAILPOINT(republishing);
     saga_engine_send(owner, d, own);
 }
 
@@ -186,6 +191,8 @@ int saga_engine_republish(struct saga_engine *e, struct saga_lane *lane, struct 
     saga_outgoing_reset(&lane->out);
     n = saga_outbox_read(e->pg, lane->lane, lane->out.published, lane->last_seq, e->batch.topic,
                          send_again, e, err);
+    if (n > 0)
+        SAGA_FAILPOINT(republished);
     if (n > 0)
         saga_log_at(SAGA_INFO, "published again", "\"lane\":%d,\"rows\":%d", lane->lane, n);
     if (n == SAGA_FATAL) { /* the outbox lacks rows that were committed */
@@ -272,6 +279,7 @@ static int take(struct saga_engine *e, struct saga_lane *lane, const struct mark
             return 0;
     for (int t = 0; t < e->intake.topics && lane->paused; t++)
         saga_bus_pause(e->bus, t, lane->lane);
+    SAGA_FAILPOINT(lane_taken);
     lane->state = SAGA_LANE_RUNNING;
     lane->backoff = 0;
     lane->why[0] = '\0';

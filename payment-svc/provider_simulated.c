@@ -18,6 +18,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "failpoint.h"
 #include "log.h"
 #include "payment.h"
 #include "pg.h"
@@ -325,6 +326,7 @@ static void call(const struct saga_call *calls, int n)
     struct timespec start;
     int rc;
 
+    SAGA_FAILPOINT(call_begun);
     clock_gettime(CLOCK_MONOTONIC, &start);
     for (int i = 0; i < n; i++) {
         items[i] =
@@ -338,6 +340,7 @@ static void call(const struct saga_call *calls, int n)
         err.code = 0;
         rc = book(pg, items, n, &err);
     }
+    SAGA_FAILPOINT(call_booked);
     if (rc < 0 || find(pg, items, n, &err) < 0)
         saga_log_text(SAGA_WARN, "the simulated provider's books", err.text);
     for (int i = 0; i < n; i++) /* only a first answer to a charge is slow */

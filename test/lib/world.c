@@ -19,7 +19,7 @@ static const char *const settings[] = {"SAGA_SESSION_TIMEOUT=1500ms", "SAGA_CALL
 enum { ENV_MAX = 32 };
 
 /* The programs lie beside this one, also in another build folder. */
-static const char *program(const char *name)
+static const char *program(const char *folder, const char *name)
 {
     char self[4096];
     ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
@@ -28,7 +28,7 @@ static const char *program(const char *name)
     self[n] = '\0';
     for (int up = 0; up < 2; up++)
         *strrchr(self, '/') = '\0';
-    return text("%s/bin/%s", self, name);
+    return text("%s/%s/%s", self, folder, name);
 }
 
 struct world *world_new(const char *name, int lanes, const char *const *own)
@@ -83,7 +83,7 @@ struct member *world_member(struct world *w, int service, int number)
     return m;
 }
 
-struct member *world_start(struct world *w, int service, int number)
+struct member *world_start_failing(struct world *w, int service, int number, const char *fail)
 {
     struct member *m = find(w, service, number);
     const char *env[ENV_MAX], *name = service_names[service];
@@ -102,11 +102,17 @@ struct member *world_start(struct world *w, int service, int number)
     env[n++] = text("PGDATABASE=%s", w->database);
     env[n++] = text("SAGA_TOPIC_PREFIX=%s", w->prefix);
     env[n++] = text("SAGA_INSTANCE=%s-%d", name, number);
+    env[n++] = fail ? text("SAGA_FAIL=%s", fail) : "SAGA_FAIL";
     env[n] = NULL;
     *m = (struct member){.service = service, .number = number};
-    m->proc = proc_start(program(text("%s-svc", name)), env,
+    m->proc = proc_start(program(fail ? "failpoint/bin" : "bin", text("%s-svc", name)), env,
                          text("build/live/%s/%s-%d.log", w->name, name, number));
     return m;
+}
+
+struct member *world_start(struct world *w, int service, int number)
+{
+    return world_start_failing(w, service, number, NULL);
 }
 
 void world_start_all(struct world *w)

@@ -37,6 +37,8 @@ void world_free(struct world *w); /* kills what runs, drops topics and database 
 
 /* Starts process number of a service; does not wait for it. */
 struct member *world_start(struct world *w, int service, int number);
+/* As above, one that ends at a failpoint: "name:n" of libsaga/failpoint.h. */
+struct member *world_start_failing(struct world *w, int service, int number, const char *fail);
 void world_start_all(struct world *w); /* number 0 of each service, and waits until all are ready */
 struct member *world_member(struct world *w, int service, int number); /* fails if there is none */
 void world_kill(struct member *m);                                     /* -9 */

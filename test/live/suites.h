@@ -20,6 +20,7 @@
     X(gaps)       \
     X(kills)      \
     X(owners)     \
+    X(failpoints) \
     X(flood)
 /* clang-format on */
 
