@@ -184,6 +184,22 @@ static void send_again(void *owner, const struct saga_delivery *d, struct saga_i
     saga_engine_send(owner, d, own);
 }
 
+/* The outbox lacks rows that were committed; unless we have slept through another owner's taking, who
+ * has sent them and turned the outbox since. */
+static int rows_missing(struct saga_engine *e, struct saga_lane *lane, struct saga_err *err)
+{
+    struct saga_err found = *err;
+
+    err->code = 0;
+    int ours = still_ours(e, lane, err);
+    lane->known = false;
+    if (ours > 0)
+        saga_engine_stop_lane(e, lane, found.text);
+    else
+        saga_engine_want(e, lane, false);
+    return ours < 0 ? ours : 0;
+}
+
 int saga_engine_republish(struct saga_engine *e, struct saga_lane *lane, struct saga_err *err)
 {
     int n;
@@ -195,13 +211,7 @@ int saga_engine_republish(struct saga_engine *e, struct saga_lane *lane, struct 
         SAGA_FAILPOINT(republished);
     if (n > 0)
         saga_log_at(SAGA_INFO, "published again", "\"lane\":%d,\"rows\":%d", lane->lane, n);
-    if (n == SAGA_FATAL) { /* the outbox lacks rows that were committed */
-        lane->known = false;
-        saga_engine_stop_lane(e, lane, err->text);
-        err->code = 0;
-        return 0;
-    }
-    return n < 0 ? n : 0;
+    return n == SAGA_FATAL ? rows_missing(e, lane, err) : n < 0 ? n : 0;
 }
 
 /* Where an input starts: what retention or a new topic took is judged by the chain; of requests
@@ -257,12 +267,13 @@ static int take(struct saga_engine *e, struct saga_lane *lane, const struct mark
     if (!same) {
         lane->known = false; /* until all of it is: a taking that fails half-way begins anew */
         saga_recent_forget(e->recent, lane->lane);
-        if ((rc = raise_term(e, lane, m, err)) < 0 ||
-            (rc = saga_engine_republish(e, lane, err)) < 0)
+        if ((rc = raise_term(e, lane, m, err)) < 0)
             return rc;
-        if (lane->state == SAGA_LANE_STOPPED)
-            return 0;
         lane->known = true;
+        if ((rc = saga_engine_republish(e, lane, err)) < 0)
+            lane->known = false;
+        if (!lane->known)
+            return rc;
         lane->dirty = false;
         memset(lane->moved, 0, sizeof lane->moved);
     }

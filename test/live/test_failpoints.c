@@ -299,6 +299,34 @@ START_TEST(a_service_can_stand_still_at_each_point)
 }
 END_TEST
 
+/* A taker that has raised the term of a lane, and sleeps until another one has taken it, sent what was
+ * to be sent again, and turned the outbox twice: those rows are gone, and that is no loss. */
+START_TEST(a_taker_that_sleeps_through_another_taking_lets_go)
+{
+    world_start_all(w);
+    world_stock_load(w);
+    AWAIT(PATIENCE, world_is_whole(w)); /* all lanes are of number 0 */
+    world_kill(world_member(w, ORDER, 0));
+    world_start_failing(w, ORDER, 0, "publishing:1");
+    world_load(w, "sleep", 0, ORDERS);
+    kafka_flush(10);
+    MUST_BE(proc_wait(world_member(w, ORDER, 0)->proc, PATIENCE), 128 + SIGKILL);
+    world_kill(world_member(w, ORDER, 0));
+    int64_t lane = db_int(w->db, "select min(lane) from order_svc.lane where published < last_seq");
+    int64_t row =
+        db_int(w->db, "select published + 1 from order_svc.lane where lane = %d", (int)lane);
+    world_start_failing(w, ORDER, 0, text("term_raised:%d:stop", (int)lane + 1));
+    AWAIT(PATIENCE, is_paused(world_member(w, ORDER, 0)));
+    world_start(w, ORDER, 1);
+    AWAIT(PATIENCE,
+          db_int(w->db, "select count(*) from order_svc.outbox where lane = %d and seq = %d",
+                 (int)lane, (int)row) == 0);
+    proc_signal(world_member(w, ORDER, 0)->proc, SIGCONT);
+    world_settle(w, PATIENCE);
+    world_loaded(w, "sleep", ORDERS);
+}
+END_TEST
+
 /* RULES.md, invariants 1 to 8, of all of the above. */
 START_TEST(it_all_balances)
 {
@@ -314,6 +342,11 @@ Suite *failpoints_suite(void)
     tcase_add_unchecked_fixture(t, setup, teardown);
     tcase_add_loop_test(t, a_service_can_die_at_each_point, 0, SAGA_FAILPOINTS_N);
     tcase_add_loop_test(t, a_service_can_stand_still_at_each_point, 0, SAGA_FAILPOINTS_N);
+    tcase_add_test(t, it_all_balances);
+    suite_add_tcase(s, t);
+    t = tcase_create("sleeper");
+    tcase_add_unchecked_fixture(t, setup, teardown);
+    tcase_add_test(t, a_taker_that_sleeps_through_another_taking_lets_go);
     tcase_add_test(t, it_all_balances);
     suite_add_tcase(s, t);
     return s;
