@@ -1,4 +1,4 @@
-# Targets: all demo check up down status kill start bench sim format lint clean      (README.md tells more)
+# Targets: all demo check up down status kill start bench sim chaos format lint clean      (README.md tells more)
 #
 # Everything that is made lies below build/ (with SANITIZE=1 below build/sanitize/). CFLAGS and LDFLAGS
 # are the caller's, V=1 shows the commands. A new service is one word here:
@@ -29,8 +29,8 @@ objs    = $(patsubst %.c,$(B)/obj/%.o,$(wildcard $(1:%=%/*.c)))
 LIB     = $(call objs,schemas) $(B)/libsaga.a
 RULES   = $(filter-out %/main.o,$(call objs,$(SERVICES)))# the services without their main()
 CTL     = $(filter-out %/main.o,$(call objs,libsaga/sagactl))
-FOLDERS = libsaga libsaga/sagactl schemas $(SERVICES) test/lib test/unit test/sim test/live test/bench
-SUITES  = $(foreach t,unit sim live,$(if $(wildcard test/$t/*.c),$(B)/test/$t))
+FOLDERS = libsaga libsaga/sagactl schemas $(SERVICES) test/lib test/unit test/sim test/live test/chaos test/bench
+SUITES  = $(foreach t,unit sim live chaos,$(if $(wildcard test/$t/*.c),$(B)/test/$t))
 TOOLS   = $(addprefix $(B)/bin/kafka-,topics console-producer console-consumer consumer-groups get-offsets)
 BINS    = $(patsubst %/main.c,$(B)/bin/%,$(wildcard $(SERVICES:%=%/main.c))) \
           $(if $(wildcard libsaga/sagactl/*.c),$(B)/bin/sagactl) $(TOOLS)
@@ -44,7 +44,7 @@ SCRIPTS = $(shell grep -lIsE '^\#(!.*bash| shellcheck shell=bash)' .ci/* $$(find
 MAKEFLAGS += --no-builtin-rules -j$(shell nproc)
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all demo check up down status kill start bench sim format lint clean
+.PHONY: all demo check up down status kill start bench sim chaos format lint clean
 
 all: $(BINS) $(FAILING) $(SUITES) $(BENCHES)
 up demo: $(BINS)
@@ -59,6 +59,8 @@ bench: $(BINS) $(BENCHES)
 	@test/bench/run
 sim: $(filter %/sim,$(SUITES))
 	@$(B)/test/sim
+chaos: all # ORDERS=20000 SEED=
+	@test/chaos/run
 lint: $(B)/packages
 	@test/lint '$(SCRIPTS)' '$(C_FILES)'
 format: $(B)/packages
@@ -75,7 +77,7 @@ $(foreach s,$(SERVICES),$(eval $(B)/failpoint/bin/$s: $(patsubst %.c,$(B)/failpo
   libsaga/% $s/%,$(POINTED))) $(filter-out $(POINTED:%.c=$(B)/obj/%.o),$(call objs,$s))))
 $(B)/bin/sagactl: $(call objs,libsaga/sagactl)
 $(SUITES): $(B)/test/%: $(RULES) $(call objs,test/lib)
-$(foreach t,unit sim live,$(eval $(B)/test/$t: $(call objs,test/$t)))
+$(foreach t,unit sim live chaos,$(eval $(B)/test/$t: $(call objs,test/$t)))
 $(B)/test/unit: $(CTL)
 $(BENCHES): $(B)/bench/%: $(B)/obj/test/bench/%.o $(RULES)
 $(SUITES): EXTRA = $(CHECK_LIBS)

@@ -143,6 +143,44 @@ static int count(const struct seen *s, int n, const char *type)
     return found;
 }
 
+/* 4. What may follow what among the events of one order, service by service; each at most once. */
+static const struct {
+    int service;
+    const char *before, *after;
+} sequence[] = {{ORDER, "", "OrderCreated"},
+                {ORDER, "OrderCreated",
+                 "OrderPaymentRequested OrderPaid OrderCancelRequested "
+                 "OrderCancelled"},
+                {ORDER, "OrderPaymentRequested", "OrderPaid OrderCancelRequested OrderCancelled"},
+                {ORDER, "OrderPaid", "OrderCancelRequested OrderShipped"},
+                {ORDER, "OrderCancelRequested", "OrderCancelled"},
+                {ORDER, "OrderShipped", "OrderCompleted"},
+                {INVENTORY, "", "InventoryReserved ReservationFailed InventoryReleased"},
+                {INVENTORY, "InventoryReserved", "InventoryReleased"},
+                {PAYMENT, "", "PaymentCompleted PaymentFailed PaymentVoided PaymentRefunded"},
+                {PAYMENT, "PaymentCompleted", "PaymentRefunded"}};
+
+static bool may_follow(int service, const char *before, const char *after)
+{
+    for (size_t i = 0; i < sizeof sequence / sizeof *sequence; i++)
+        if (sequence[i].service == service && same(sequence[i].before, before))
+            return strstr(text(" %s ", sequence[i].after), text(" %s ", after)) != NULL;
+    return false;
+}
+
+static void check_sequence(int service, const struct seen *s, int n)
+{
+    const char *before = "";
+
+    for (int i = 0; i < n; i++) {
+        if (strcmp(s[i].type, "RequestRejected") == 0)
+            continue;
+        MUST(may_follow(service, before, s[i].type), "4: %s: %s after %s", s->order, s[i].type,
+             *before ? before : "nothing");
+        before = s[i].type;
+    }
+}
+
 static void check_order(const struct seen *s, int n)
 {
     int first = 0;
@@ -171,15 +209,19 @@ static void check_stock(struct world *w, const struct seen *s, int n)
     MUST(count(s, n, "InventoryReserved") <= 1, "5: %s is reserved twice", s->order);
 }
 
-static void each_order(struct world *w, int service, json_t *causes)
+static void each_order(struct world *w, int service, json_t *causes, struct world_found *found)
 {
     struct kafka_log *log = kafka_read(world_topic(w, text("%s.events", service_names[service])));
     int n;
     struct seen *list = first_ones(log, text("/%s-svc", service_names[service]), causes, &n);
 
+    found->records += log->n;
+    found->events += n;
     for (int i = 0, next; i < n; i = next) {
         for (next = i + 1; next < n && strcmp(list[i].order, list[next].order) == 0;)
             next++;
+        check_sequence(service, &list[i], next - i);
+        found->sequences++;
         if (service == ORDER)
             check_order(&list[i], next - i);
         if (service == INVENTORY)
@@ -216,6 +258,7 @@ static void check_request(struct world *w, const struct kafka_record *r, json_t 
                  "8: %s of %s at %s has not acted, and was not answered", type, order, place);
 }
 
+/* The places of requests that are dead letters. */
 static json_t *dead_letters(struct world *w)
 {
     struct kafka_log *log = kafka_read(world_topic(w, "order.dlq"));
@@ -232,12 +275,14 @@ static json_t *dead_letters(struct world *w)
     return places;
 }
 
-static void check_requests(struct world *w, json_t *causes)
+static void check_requests(struct world *w, json_t *causes, struct world_found *found)
 {
     struct kafka_log *log = kafka_read(world_topic(w, "order.requests"));
     json_t *dead = dead_letters(w);
 
     json_object_update(causes, dead);
+    found->requests = log->n;
+    found->letters = (int64_t)json_object_size(dead);
     for (int i = 0; i < log->n; i++) {
         const struct kafka_record *r = &log->at[i];
         json_t *request = r->value ? json_loadb(r->value, r->value_n, 0, NULL) : NULL;
@@ -249,16 +294,22 @@ static void check_requests(struct world *w, json_t *causes)
     kafka_log_free(log);
 }
 
-void world_audit(struct world *w)
+struct world_found world_audit(struct world *w)
 {
     json_t *causes = json_object();
+    struct world_found found = {0};
 
     for (int i = 0; queries[i].invariant; i++) {
         const char *wrong = db_text(w->db, "%s", queries[i].query);
         MUST(!wrong, "invariant %s: %s", queries[i].invariant, wrong);
     }
     for (int s = 0; s < SERVICES; s++)
-        each_order(w, s, s == ORDER ? causes : NULL);
-    check_requests(w, causes);
+        each_order(w, s, s == ORDER ? causes : NULL, &found);
+    check_requests(w, causes, &found);
     json_decref(causes);
+    found.orders = db_int(w->db, "select count(*) from orders");
+    found.skus = db_int(w->db, "select count(*) from stock");
+    found.movements = db_int(w->db, "select count(*) from stock_movement");
+    found.books = db_int(w->db, "select count(*) from ledger");
+    return found;
 }

@@ -74,7 +74,13 @@ void world_stock_load(struct world *w);
 void world_load(struct world *w, const char *name, int from, int to);
 void world_loaded(struct world *w, const char *name, int n);
 
-/* The invariants of RULES.md, from outside; the world must have settled. */
-void world_audit(struct world *w);
+/* The invariants of RULES.md, from outside; the world must have settled. -> what they held for */
+struct world_found {
+    int64_t orders, skus, movements, books; /* rows; books: entries of the provider's ledger */
+    int64_t records, events;   /* on the topics of events; of them, first occurrences */
+    int64_t sequences;         /* of one order's events, in each service */
+    int64_t requests, letters; /* records; places of dead ones */
+};
+struct world_found world_audit(struct world *w);
 
 #endif
