@@ -96,7 +96,7 @@ void saga_json_put_time(struct saga_buf *out, int64_t us,
                         int digits); /* quoted RFC 3339, UTC; 3 or 6 digits */
 
 /* RFC 3339 with any offset, to microseconds since 1970; more digits of the fraction are cut off.
- * -> false: not one. */
+ * -> false: not one, or outside the years 0 to 9999, which cannot be written. */
 bool saga_time_read(const char *s, size_t n, int64_t *us);
 
 #endif

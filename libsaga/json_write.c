@@ -77,6 +77,10 @@ void saga_json_put_text(struct saga_buf *out, const char *s)
 /* ---- Time: the proleptic Gregorian calendar, by days since 1970 (after Howard Hinnant's chrono
  * algorithms: years begin in March, so that the leap day is the last one) ---- */
 
+/* What four digits of a year can say. */
+#define FIRST_US (INT64_C(-62167219200) * 1000000) /* 0000-01-01T00:00:00Z */
+#define LAST_US  INT64_C(253402300799999999)       /* 9999-12-31T23:59:59.999999Z */
+
 static int64_t days_of(int64_t year, int month, int day)
 {
     year -= month <= 2;
@@ -107,8 +111,7 @@ static char *put_digits(char *out, int v, int digits)
 void saga_json_put_time(struct saga_buf *out, int64_t us, int digits)
 {
     static const int64_t second = 1000000, day_us = 86400 * INT64_C(1000000);
-    int64_t least = days_of(0, 1, 1) * day_us, most = days_of(10000, 1, 1) * day_us - 1;
-    us = us < least ? least : us > most ? most : us; /* four digits for the year */
+    us = us < FIRST_US ? FIRST_US : us > LAST_US ? LAST_US : us;
     int64_t days = us / day_us - (us % day_us < 0), rest = us - days * day_us;
     int year, month, day, seconds = (int)(rest / second), fraction = (int)(rest % second);
     date_of(days, &year, &month, &day);
@@ -201,5 +204,5 @@ bool saga_time_read(const char *s, size_t n, int64_t *us)
         return false;
     int64_t seconds = days_of(year, month, day) * 86400 + hour * 3600 + minute * 60 + second;
     *us = (seconds - offset * 60) * 1000000 + fraction;
-    return true;
+    return *us >= FIRST_US && *us <= LAST_US; /* an offset or leap second may lead beyond */
 }

@@ -166,7 +166,10 @@ START_TEST(times_of_others)
                                        "26-01-01T00:00:00Z",
                                        "2026-1-01T00:00:00Z",
                                        "2026-01-01 00:00:00Z",
-                                       "2026-01-01T00:00:00+0200"};
+                                       "2026-01-01T00:00:00+0200",
+                                       "0000-01-01T00:00:00+00:01", /* outside four digits */
+                                       "9999-12-31T23:59:00-00:01",
+                                       "9999-12-31T23:59:60Z"};
     int64_t us;
     for (size_t i = 0; i < sizeof(same) / sizeof(*same); i++)
         ck_assert_msg(saga_time_read(same[i], strlen(same[i]), &us) &&
