@@ -1,10 +1,11 @@
-# Targets: all demo check up down status kill start bench sim chaos format lint clean      (README.md tells more)
+# Targets: all demo check check-asan check-tsan fuzz sim chaos up down status kill start bench format lint clean
+#          (README.md tells more)
 #
-# Everything that is made lies below build/ (with SANITIZE=1 below build/sanitize/). CFLAGS and LDFLAGS
-# are the caller's, V=1 shows the commands. A new service is one word here:
+# Everything that is made lies below build/ (with SANITIZE=asan, tsan or fuzz below build/asan/ ...). CFLAGS
+# and LDFLAGS are the caller's, V=1 shows the commands. A new service is one word here:
 SERVICES = order-svc inventory-svc payment-svc
 
-B = build$(if $(SANITIZE),/sanitize)
+B = build$(if $(SANITIZE),/$(SANITIZE))
 PKGS = rdkafka jansson libpq uuid libmicrohttpd libcurl
 # Asked for at their first use only: on a bare machine pkg-config is not there before $(B)/packages is.
 PKG_CFLAGS = $(eval PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS)))$(PKG_CFLAGS)
@@ -16,10 +17,13 @@ WARN = -std=c11 -Wall -Wextra -Werror -Wno-missing-field-initializers -Wshadow -
 HARD = $(if $(SANITIZE)$(findstring -O0,$(CFLAGS)),,-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2) \
        -fstack-protector-strong -fstack-clash-protection -fno-strict-overflow \
        -fno-delete-null-pointer-checks $(if $(filter x86_64,$(shell uname -m)),-fcf-protection=full)
-SANE = $(if $(SANITIZE),-fsanitize=address$(,)undefined -fno-sanitize-recover=all -fno-omit-frame-pointer \
+SANE_asan = -fsanitize=address,undefined
+SANE_tsan = -fsanitize=thread
+SANE_fuzz = -fsanitize=address,undefined,fuzzer$(if $(filter %.o,$@),-no-link) -Wno-unknown-warning-option
+SANE = $(if $(SANITIZE),$(SANE_$(SANITIZE)) -fno-sanitize-recover=all -fno-omit-frame-pointer \
        -Wno-error)# gcc 12 warns of more than there is, under the sanitizers
 ,    = ,
-CC   = gcc
+CC   = $(if $(filter fuzz,$(SANITIZE)),clang-14,gcc)# libFuzzer is clang's
 COMPILE = $(CC) $(WARN) -D_GNU_SOURCE -Ilibsaga -Ischemas -I$(B)/gen/$(*D) $(INC) $(PKG_CFLAGS) \
           -O2 -g -pthread -fPIE $(HARD) $(SANE) -MMD -MP $(CFLAGS)
 LINK = $(CC) -pthread -pie $(SANE) -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--as-needed $(CFLAGS) $(LDFLAGS)
@@ -29,7 +33,7 @@ objs    = $(patsubst %.c,$(B)/obj/%.o,$(wildcard $(1:%=%/*.c)))
 LIB     = $(call objs,schemas) $(B)/libsaga.a
 RULES   = $(filter-out %/main.o,$(call objs,$(SERVICES)))# the services without their main()
 CTL     = $(filter-out %/main.o,$(call objs,libsaga/sagactl))
-FOLDERS = libsaga libsaga/sagactl schemas $(SERVICES) test/lib test/unit test/sim test/live test/chaos test/bench
+FOLDERS = libsaga libsaga/sagactl schemas $(SERVICES) test/lib test/unit test/sim test/live test/fuzz test/chaos test/bench
 SUITES  = $(foreach t,unit sim live chaos,$(if $(wildcard test/$t/*.c),$(B)/test/$t))
 TOOLS   = $(addprefix $(B)/bin/kafka-,topics console-producer console-consumer consumer-groups get-offsets)
 BINS    = $(patsubst %/main.c,$(B)/bin/%,$(wildcard $(SERVICES:%=%/main.c))) \
@@ -38,13 +42,14 @@ BINS    = $(patsubst %/main.c,$(B)/bin/%,$(wildcard $(SERVICES:%=%/main.c))) \
 POINTED = $(shell grep -l SAGA_FAILPOINT $(wildcard libsaga/*.c $(SERVICES:%=%/*.c)))
 FAILING = $(SERVICES:%=$(B)/failpoint/bin/%)
 BENCHES = $(patsubst test/bench/%.c,$(B)/bench/%,$(wildcard test/bench/*.c))
+FUZZERS = $(patsubst test/fuzz/fuzz_%.c,build/fuzz/test/fuzz_%,$(wildcard test/fuzz/fuzz_*.c))
 C_FILES = $(wildcard $(FOLDERS:%=%/*.[ch]))
 SCRIPTS = $(shell grep -lIsE '^\#(!.*bash| shellcheck shell=bash)' .ci/* $$(find deploy test -type f 2>/dev/null))
 
-MAKEFLAGS += --no-builtin-rules -j$(shell nproc)
+MAKEFLAGS += --no-builtin-rules --no-print-directory $(if $(MAKELEVEL:0=),,-j$(shell nproc))
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all demo check up down status kill start bench sim chaos format lint clean
+.PHONY: all demo check check-asan check-tsan fuzz fuzzers up down status kill start bench sim chaos format lint clean
 
 all: $(BINS) $(FAILING) $(SUITES) $(BENCHES)
 up demo: $(BINS)
@@ -53,8 +58,15 @@ down status:
 	@deploy/local/$@
 kill start: # S=payment, or order, inventory, kafka, postgres, redis
 	@deploy/local/$@ $(S)
-check: all lint
+check: all lint fuzzers
 	@test/check
+check-asan check-tsan:
+	+@$(MAKE) SANITIZE=$(@:check-%=%) all
+	@test/check $(@:check-%=%)
+fuzz: fuzzers # FUZZ=name: this one; SECONDS=n of each
+	@test/fuzz/run $(or $(SECONDS),60) $(FUZZ)
+fuzzers:
+	+@$(MAKE) SANITIZE=fuzz $(FUZZERS)
 bench: $(BINS) $(BENCHES)
 	@test/bench/run
 sim: $(filter %/sim,$(SUITES))
@@ -80,8 +92,10 @@ $(SUITES): $(B)/test/%: $(RULES) $(call objs,test/lib)
 $(foreach t,unit sim live chaos,$(eval $(B)/test/$t: $(call objs,test/$t)))
 $(B)/test/unit: $(CTL)
 $(BENCHES): $(B)/bench/%: $(B)/obj/test/bench/%.o $(RULES)
+$(FUZZERS): build/fuzz/test/%: $(B)/obj/test/fuzz/%.o $(addprefix $(B)/obj/test/,fuzz/fuzz.o lib/agree.o lib/test.o) $(RULES)
 $(SUITES): EXTRA = $(CHECK_LIBS)
-$(filter-out $(TOOLS),$(BINS)) $(FAILING) $(SUITES) $(BENCHES): $(LIB)
+$(B)/test/unit: EXTRA += $(addprefix -Wl$(,)--wrap=,malloc calloc realloc)# test_memory.c makes them fail
+$(filter-out $(TOOLS),$(BINS)) $(FAILING) $(SUITES) $(BENCHES) $(FUZZERS): $(LIB)
 	$(call say,link,$@)mkdir -p $(@D) && $(LINK) $(filter %.o,$^) $(filter %.a,$^) -o $@ $(PKG_LIBS) $(EXTRA)
 $(TOOLS): deploy/local/kafka-tool
 	@mkdir -p $(@D) && ln -sf $(CURDIR)/$< $@

@@ -390,7 +390,7 @@ struct kafka_log *kafka_read(const char *topic)
 {
     struct kafka_log *log = calloc(1, sizeof *log);
     int n = partitions_of(topic), open = n;
-    int64_t ends[PARTITIONS_MAX], until = test_now() + 60000000;
+    int64_t ends[PARTITIONS_MAX], until = test_until(60);
     bool ended[PARTITIONS_MAX] = {false};
     rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(n);
 

@@ -31,6 +31,17 @@ int64_t test_now(void)
     return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
 }
 
+int64_t test_until(double seconds)
+{
+    static double patience;
+
+    if (patience == 0) {
+        const char *factor = getenv("CK_TIMEOUT_MULTIPLIER");
+        patience = factor && atof(factor) > 0 ? atof(factor) : 1;
+    }
+    return test_now() + (int64_t)(seconds * patience * 1e6);
+}
+
 bool test_pause(int64_t until)
 {
     struct timespec t = {0, 10000000};

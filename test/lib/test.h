@@ -27,17 +27,21 @@ __attribute__((noreturn, format(printf, 3, 4))) void test_fail(const char *file,
              (long long)expected_);                                                                \
     } while (0)
 
-/* Asks again and again, every 10 ms, until the condition is true; fails after so many seconds. */
+/* Asks again and again, every 10 ms, until the condition is true; fails after so many seconds
+ * (test_until). */
 #define AWAIT(seconds, condition)                                                                  \
     do {                                                                                           \
-        int64_t until_ = test_now() + (int64_t)((seconds)*1e6);                                    \
+        int64_t until_ = test_until(seconds);                                                      \
         while (!(condition))                                                                       \
             if (!test_pause(until_))                                                               \
                 test_fail(__FILE__, __LINE__, "not within %g s: %s", (double)(seconds),            \
                           #condition);                                                             \
     } while (0)
 
-int64_t test_now(void);         /* us, monotonic */
+int64_t test_now(void); /* us, monotonic */
+/* The deadline in so many seconds: times CK_TIMEOUT_MULTIPLIER of the environment, as
+ * check's own time-outs, for slow builds. */
+int64_t test_until(double seconds);
 bool test_pause(int64_t until); /* 10 ms; -> false: until has passed */
 
 /* printf into a text that lives until 255 further calls. */

@@ -294,7 +294,7 @@ static bool is_settled(struct world *w)
 
 void world_settle(struct world *w, double seconds)
 {
-    int64_t until = test_now() + (int64_t)(seconds * 1e6);
+    int64_t until = test_until(seconds);
 
     kafka_flush(seconds);
     while (!is_settled(w))

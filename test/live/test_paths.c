@@ -146,7 +146,7 @@ static bool advance(const struct path *p, int *at)
 START_TEST(every_path_comes_to_its_end)
 {
     int at[PATHS] = {0}, open = PATHS;
-    int64_t until = test_now() + PATIENCE * 1000000;
+    int64_t until = test_until(PATIENCE);
 
     for (int i = 0; i < PATHS; i++)
         world_place(w, paths[i].name, paths[i].lines, paths[i].token);

@@ -6,12 +6,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "test.h"
+
 static const struct {
     const char *name;
     Suite *(*make)(void);
 } suites[] = {
 #define ROW(name) {#name, name##_suite},
     SUITES(ROW)};
+
+static void failed(const char *file, int line, const char *what)
+{
+    _ck_assert_failed(file, line, what, NULL);
+}
 
 static int wanted(const char *name, int argc, char **argv)
 {
@@ -26,6 +33,7 @@ int main(int argc, char **argv)
     SRunner *runner = srunner_create(NULL);
     int n = 0;
 
+    test_failed = failed;
     for (size_t i = 0; i < sizeof suites / sizeof *suites; i++)
         if (wanted(suites[i].name, argc, argv)) {
             srunner_add_suite(runner, suites[i].make());

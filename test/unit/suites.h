@@ -23,6 +23,7 @@
     X(http)       \
     X(sagactl)    \
     X(metrics)    \
+    X(memory)     \
     X(log)
 /* clang-format on */
 

@@ -166,6 +166,7 @@ START_TEST(instance_names_host_and_port)
     ck_assert_int_eq(read_conf(), 0);
     snprintf(expected, sizeof expected, "%s-8081", host);
     ck_assert_str_eq(conf.instance, expected);
+    free((char *)(uintptr_t)conf.instance), free((char *)(uintptr_t)conf.http_listen);
     setenv("HTTP_LISTEN", "127.0.0.1:0", 1);
     ck_assert_int_eq(read_conf(), 0);
     snprintf(expected, sizeof expected, "%s-0-%ld", host, (long)getpid());

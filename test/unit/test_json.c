@@ -1,19 +1,13 @@
-/* The pull reader against jansson on generated input, and at its limits. (Writing: test_write.c.)
+/* The pull reader against jansson on generated input (agree.h), and at its limits. (Writing:
+ * test_write.c.)
  *
- * Generated: texts by a seeded generator, most of them then mutated byte by byte. Reader and
- * jansson must agree whether a text is JSON, and on its value, but for four differences, the first
- * three meant: depth: we refuse more than 16 levels, jansson more than 2048; integers beyond 64
- * bits: jansson refuses them anywhere, we only where an integer is read; reals beyond a double
- * (1e999): the same; NUL after a word or a number: we refuse it, jansson 2.14 loses it and reads
- * on. */
+ * Generated: texts by a seeded generator, most of them then mutated byte by byte. */
 #include <check.h>
-#include <errno.h>
-#include <jansson.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "agree.h"
 #include "json.h"
 #include "suites.h"
 
@@ -21,13 +15,6 @@ enum { TEXTS = 250000 };
 
 static struct saga_arena arena;
 static struct saga_err err;
-
-/* ck_assert without its system call for each time that all is well. */
-#define REQUIRE(condition, ...)                                                                    \
-    do {                                                                                           \
-        if (!(condition))                                                                          \
-            ck_abort_msg(__VA_ARGS__);                                                             \
-    } while (0)
 
 static void clean(void)
 {
@@ -50,138 +37,6 @@ static bool is_json(const char *text, size_t n)
 }
 
 #define IS_JSON(literal) is_json(literal, sizeof(literal) - 1)
-
-/* ---- The value, as jansson's tree, read by pulling ---- */
-
-static json_t *pull(struct saga_json *j, bool *beyond);
-
-static json_t *pull_number(struct saga_json *j, bool *beyond)
-{
-    struct saga_span raw;
-    char text[512];
-    int64_t v;
-    if (!saga_json_raw(j, &raw))
-        return NULL;
-    REQUIRE(raw.n < sizeof(text), "%zu digits", raw.n);
-    memcpy(text, raw.at, raw.n);
-    text[raw.n] = '\0';
-    if (strpbrk(text, ".eE")) {
-        double real = strtod(text, NULL);
-        *beyond |= isinf(real);
-        return isinf(real) ? json_null() : json_real(real);
-    }
-    struct saga_json again;
-    saga_json_init(&again, text, raw.n, &arena, NULL);
-    bool fits = saga_json_int(&again, &v);
-    errno = 0;
-    long long expected = strtoll(text, NULL, 10);
-    REQUIRE(fits == (errno == 0) && (!fits || v == expected), "%s", text);
-    *beyond |= !fits;
-    return json_integer(fits ? v : 0);
-}
-
-static json_t *pull_text(struct saga_json *j)
-{
-    const char *s;
-    size_t n;
-    if (!saga_json_text(j, &s, &n))
-        return NULL;
-    json_t *text = json_stringn(s, n);
-    REQUIRE(text && strlen(s) == n, "not UTF-8, or with NUL: %s", s);
-    return text;
-}
-
-static json_t *pull_object(struct saga_json *j, bool *beyond)
-{
-    struct saga_span name;
-    json_t *object = json_object();
-    saga_json_open(j, '{');
-    while (saga_json_member(j, &name)) {
-        char *key = strndup(name.at, name.n);
-        json_t *value = pull(j, beyond);
-        if (value)
-            json_object_set_new(object, key, value);
-        free(key);
-    }
-    return object;
-}
-
-static json_t *pull_array(struct saga_json *j, bool *beyond)
-{
-    json_t *array = json_array();
-    saga_json_open(j, '[');
-    while (saga_json_item(j)) {
-        json_t *value = pull(j, beyond);
-        if (value)
-            json_array_append_new(array, value);
-    }
-    return array;
-}
-
-static json_t *pull(struct saga_json *j, bool *beyond)
-{
-    bool flag;
-    switch (saga_json_peek(j)) {
-    case '{':
-        return pull_object(j, beyond);
-    case '[':
-        return pull_array(j, beyond);
-    case '"':
-        return pull_text(j);
-    case '0':
-        return pull_number(j, beyond);
-    case 'n':
-        return saga_json_null(j) ? json_null() : (saga_json_skip(j), NULL);
-    default:
-        return saga_json_bool(j, &flag) ? json_boolean(flag) : NULL;
-    }
-}
-
-static int depth_of(const json_t *value)
-{
-    int deepest = 0, depth;
-    const char *key;
-    size_t i;
-    json_t *part;
-    if (!json_is_object(value) && !json_is_array(value))
-        return 0;
-    json_object_foreach((json_t *)value, key, part) if ((depth = depth_of(part)) > deepest)
-        deepest = depth;
-    json_array_foreach(value, i, part) if ((depth = depth_of(part)) > deepest) deepest = depth;
-    return deepest + 1;
-}
-
-/* What we make of text and what jansson does; fails the case if they may not differ like that. */
-static bool agree(const char *text, size_t n)
-{
-    struct saga_json j;
-    json_error_t error;
-    bool beyond = false;
-    json_t *theirs = json_loadb(text, n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &error);
-    start(&j, text, n);
-    json_t *ours = pull(&j, &beyond);
-    if (saga_json_end(&j) < 0) {
-        json_decref(ours);
-        ours = NULL;
-        REQUIRE(err.code == SAGA_POISON && *err.text, "no error: %.*s", (int)n, text);
-    }
-    REQUIRE(is_json(text, n) == !!ours, "skipping and pulling differ: %.*s", (int)n, text);
-    if (theirs && depth_of(theirs) > SAGA_JSON_DEPTH)
-        REQUIRE(!ours, "too deep: %.*s", (int)n, text);
-    else if (memchr(text, '\0', n))
-        REQUIRE(!ours, "NUL in %.*s", (int)n, text);
-    else if (ours && beyond)
-        REQUIRE(!theirs, "jansson has learned big numbers: %.*s", (int)n, text);
-    else
-        REQUIRE(!ours == !theirs && (!ours || json_equal(ours, theirs)),
-                "we: %s; jansson: %s: %.*s", ours ? "good" : err.text, theirs ? "good" : error.text,
-                (int)n, text);
-    bool good = ours;
-    json_decref(ours);
-    json_decref(theirs);
-    clean();
-    return good;
-}
 
 /* ---- The generator ---- */
 
