@@ -74,6 +74,9 @@ int saga_request_read(const struct saga_record *record, const struct saga_event 
                       const struct saga_event *makes_key, const char *history,
                       struct saga_arena *arena, struct saga_message *out, const char **reason,
                       struct saga_err *err);
+/* What looks like a forward of ours is none (attack 45): a plain request, which has its own place. */
+void saga_request_plain(const struct saga_record *record, struct saga_arena *arena,
+                        struct saga_message *out);
 
 /* The value of a forward: the same bytes with order_id filled in where it was missing (for
  * CloudEvents: in data). */

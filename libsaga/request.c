@@ -201,6 +201,13 @@ static void read_forward(const struct saga_record *record, const char *history,
     out->place = saga_arena_text(arena, from->value, from->n);
 }
 
+void saga_request_plain(const struct saga_record *record, struct saga_arena *arena,
+                        struct saga_message *out)
+{
+    out->forwarded = (struct saga_id){0};
+    out->place = place_text(record, arena);
+}
+
 /* The same record makes the same order whenever and by whomever it is read. */
 static const char *make_key(const struct saga_record *record, struct saga_arena *arena)
 {

@@ -92,6 +92,8 @@ void saga_intake_read(const struct saga_intake *in, int topic, int32_t lanes,
         headers(owner, record);
         out->bad = saga_request_read(record, service->accepts, service->creates, in->history, arena,
                                      &out->message, &out->reason, &err) < 0;
+        if (out->message.forwarded.seq && out->message.forwarded_from >= lanes)
+            saga_request_plain(record, arena, &out->message); /* no lane of ours has sent it */
         away = !out->bad &&
                saga_lane_of(out->message.key, strlen(out->message.key), lanes) != out->lane;
     } else {
@@ -141,7 +143,7 @@ static enum saga_screened request(struct saga_batch *b, struct saga_reader *read
         add(b, SAGA_IN_DEAD, read);
         return SAGA_APPLIED;
     }
-    if (read->message.forwarded.seq && read->message.forwarded_from < b->lanes &&
+    if (read->message.forwarded.seq &&
         !saga_forward_screen(&reader->forwarded[read->message.forwarded_from],
                              read->message.forwarded))
         return SAGA_DROPPED;

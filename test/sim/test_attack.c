@@ -409,7 +409,9 @@ START_TEST(attack_45_foreign_forwarded_id)
     forged("1.9.9", place);
     forged("", "");
     forged("5b0f3c52-0e0b-4e0c-9c6a-1f0d2e8a7741/x", place);
+    forged("5b0f3c52-0e0b-4e0c-9c6a-1f0d2e8a7741/2147483647.9.9", "order.requests/2147483647/7");
     EXPECT(&w, "order a: ShipOrder CREATED, RequestRejected not_paid\n"
+               "order a: ShipOrder CREATED, RequestRejected not_paid\n"
                "order a: ShipOrder CREATED, RequestRejected not_paid\n"
                "order a: ShipOrder CREATED, RequestRejected not_paid\n"
                "order a: ShipOrder CREATED, RequestRejected not_paid\n");
