@@ -18,6 +18,7 @@
     X(inventory)  \
     X(order)      \
     X(payment)    \
+    X(calls)      \
     X(schemas)    \
     X(conf)       \
     X(http)       \

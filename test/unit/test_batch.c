@@ -376,6 +376,7 @@ START_TEST(events_form_a_chain)
     ck_assert_ptr_nonnull(strstr(value_of(0), "\"id\":\"1.41.7\""));
     ck_assert_ptr_nonnull(strstr(value_of(0), "\"previousid\":\"1.39.6\""));
     ck_assert_ptr_nonnull(strstr(value_of(0), "\"causationid\":\"1.5.7\""));
+    ck_assert_ptr_nonnull(strstr(value_of(0), "\"traceparent\":\"trace\""));
     ck_assert_int_eq(b.out[1].seq, 42);
     ck_assert_int_eq(b.out[1].own.seq, 0);
     ck_assert_ptr_nonnull(strstr(value_of(2), "\"id\":\"1.43.7\""));
