@@ -1,4 +1,4 @@
-# Targets: all demo check check-asan check-tsan fuzz sim chaos up down status kill start bench format lint clean
+# Targets: all demo check check-asan check-tsan fuzz sim chaos mutants up down status kill start bench format lint clean
 #          (README.md tells more)
 #
 # Everything that is made lies below build/ (with SANITIZE=asan, tsan or fuzz below build/asan/ ...). CFLAGS
@@ -49,7 +49,7 @@ SCRIPTS = $(shell grep -lIsE '^\#(!.*bash| shellcheck shell=bash)' .ci/* $$(find
 MAKEFLAGS += --no-builtin-rules --no-print-directory $(if $(MAKELEVEL:0=),,-j$(shell nproc))
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all demo check check-asan check-tsan fuzz fuzzers up down status kill start bench sim chaos format lint clean
+.PHONY: all demo fuzzers check check-asan check-tsan fuzz sim chaos mutants up down status kill start bench format lint clean
 
 all: $(BINS) $(FAILING) $(SUITES) $(BENCHES)
 up demo: $(BINS)
@@ -73,6 +73,8 @@ sim: $(filter %/sim,$(SUITES))
 	@$(B)/test/sim
 chaos: all # ORDERS=20000 SEED=
 	@test/chaos/run
+mutants: # M=name, or of a list in test/mutants
+	@test/mutants/run $(M)
 lint: $(B)/packages
 	@test/lint '$(SCRIPTS)' '$(C_FILES)'
 format: $(B)/packages

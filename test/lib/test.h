@@ -7,7 +7,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-/* Called with what failed; does not return. NULL: prints it and exits with 1. */
+/* With SAGA_FAIL_FAST in the environment nothing is waited for after a failure: for those who want to
+ * know only whether there is one.
+ *
+ * Called with what failed; does not return. NULL: prints it and exits with 1. */
 extern void (*test_failed)(const char *file, int line, const char *text);
 
 __attribute__((noreturn, format(printf, 3, 4))) void test_fail(const char *file, int line,
