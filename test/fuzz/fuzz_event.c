@@ -92,6 +92,7 @@ static void good(const struct saga_message *m)
 {
     const char *why;
     MUST(saga_name_ok(m->key, strlen(m->key)) && m->lane == LANE && m->id.seq > 0, "%s", m->key);
+    MUST(!m->cause || strlen(m->cause) <= 512, "%s", m->cause);
     if (!m->event || m->refused)
         return;
     MUST(same(m->event->type, m->type), "%s", m->type);

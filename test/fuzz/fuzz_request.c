@@ -64,6 +64,7 @@ static void good(const struct saga_message *m, const struct saga_record *record)
     const char *why;
     MUST(saga_name_ok(m->key, strlen(m->key)) && same(m->event->type, m->type), "%s", m->key);
     MUST(*m->place && json_utf8_ok(m->place, strlen(m->place)), "%s", m->place);
+    MUST(!m->source || json_utf8_ok(m->source, strlen(m->source)), "%s", m->source);
     MUST(!m->trace || strlen(m->trace) == 55, "%s", m->trace);
     fuzz_within(m->event->fields, m->data);
     MUST(!m->event->check || m->event->check(m->data, &why), "%s", why);
