@@ -152,9 +152,10 @@ static void on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t code,
     for (int i = 0; i < parts->cnt; i++)
         highest = parts->elems[i].partition > highest ? parts->elems[i].partition : highest;
     saga_bus_room(bus, highest);
-    int *seen = calloc((size_t)highest + 2, sizeof *seen);
+    size_t size = ((size_t)highest + 2) * sizeof(int);
+    int *seen = memset(saga_alloc(size), 0, size);
     bus->lanes_n = 0;
-    for (int i = 0; seen && i < parts->cnt; i++)
+    for (int i = 0; i < parts->cnt; i++)
         if (++seen[parts->elems[i].partition] == bus->topics_n)
             bus->lanes[bus->lanes_n++] = parts->elems[i].partition;
     free(seen);
@@ -247,12 +248,10 @@ struct saga_bus *saga_bus_new(const struct saga_conf *conf, const char *group,
                               const char *const *topics, const struct saga_bus_events *events,
                               struct saga_err *err)
 {
-    struct saga_bus *bus = calloc(1, sizeof *bus);
+    struct saga_bus *bus = saga_alloc(sizeof *bus);
 
-    if (!bus)
-        abort();
     *bus = (struct saga_bus){.conf = conf,
-                             .group = strdup(group),
+                             .group = saga_strdup(group),
                              .events = *events,
                              .topics = topics,
                              .gate_kept = GATE_KEPT};

@@ -45,7 +45,7 @@ static struct target *target_of(struct saga_bus *bus, const char *topic)
             return &bus->target[i];
     assert(bus->targets < TARGETS);
     struct target *t = &bus->target[bus->targets++];
-    *t = (struct target){.topic = strdup(topic)};
+    *t = (struct target){.topic = saga_strdup(topic)};
     t->handle =
         rd_kafka_topic_new(bus->producer, saga_bus_name(bus, topic, name, sizeof name), NULL);
     return t;

@@ -273,8 +273,7 @@ int saga_conf_read(struct saga_conf *conf, const struct saga_service *service, i
     if (rc == 0)
         rc = check(conf, err);
     if (rc == 0 && conf->http_listen == listen) { /* the default must outlive this call */
-        size_t n = strlen(listen) + 1;
-        conf->http_listen = memcpy(saga_alloc(n), listen, n);
+        conf->http_listen = saga_strdup(listen);
     }
     return rc;
 }

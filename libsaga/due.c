@@ -97,7 +97,7 @@ int saga_due_ask(struct saga_engine *e, struct saga_err *err)
     n = saga_rows_n(rows);
     e->due = saga_realloc(e->due, (size_t)n * sizeof *e->due);
     for (e->due_n = 0; e->due_n < n; e->due_n++)
-        e->due[e->due_n] = strdup(saga_rows_text(rows, e->due_n, 0));
+        e->due[e->due_n] = saga_strdup(saga_rows_text(rows, e->due_n, 0));
     saga_count(e->metric.due, n);
     if (n == 0) { /* the lanes asked for: others may be running by now */
         rc = query(e, sql_forget, err);

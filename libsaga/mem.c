@@ -36,6 +36,12 @@ void *saga_realloc(void *p, size_t n)
     return p;
 }
 
+char *saga_strdup(const char *s)
+{
+    size_t n = strlen(s) + 1;
+    return memcpy(saga_alloc(n), s, n);
+}
+
 uint32_t saga_hash(const char *key)
 {
     uint64_t h = 0xcbf29ce484222325;

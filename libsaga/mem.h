@@ -9,6 +9,7 @@
 
 void *saga_alloc(size_t n); /* malloc that cannot fail */
 void *saga_realloc(void *p, size_t n);
+char *saga_strdup(const char *s);
 
 uint32_t saga_hash(const char *key); /* FNV-1a, folded: for tables by key, in memory only */
 

@@ -43,8 +43,10 @@ struct saga_pg *saga_pg_new(const char *conninfo, const char *name, const char *
 {
     struct saga_pg *pg = saga_alloc(sizeof *pg);
 
-    *pg = (struct saga_pg){
-        .conninfo = strdup(conninfo), .name = strdup(name), .schema = strdup(schema), .failed = -1};
+    *pg = (struct saga_pg){.conninfo = saga_strdup(conninfo),
+                           .name = saga_strdup(name),
+                           .schema = saga_strdup(schema),
+                           .failed = -1};
     return pg;
 }
 

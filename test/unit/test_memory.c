@@ -11,6 +11,7 @@
 #include "events.h"
 #include "field.h"
 #include "json.h"
+#include "pg.h"
 #include "screen.h"
 #include "suites.h"
 
@@ -212,6 +213,12 @@ static void write_it(void)
     saga_buf_free(&out);
 }
 
+/* A session of the database, without the database. */
+static void session(void)
+{
+    saga_pg_free(saga_pg_new("host=/nonexistent", "order-svc", "order_svc"));
+}
+
 static const struct {
     const char *name;
     void (*make)(void), (*run)(void);
@@ -225,7 +232,8 @@ static const struct {
              {"request, refused", make_refused, take_request, 3},
              {"forward", make_request, forward, 3},
              {"skip", make_request, skip, 2},
-             {"write", make_refused, write_it, 5}};
+             {"write", make_refused, write_it, 5},
+             {"session", make_refused, session, 4}};
 enum { PATHS = sizeof paths / sizeof *paths };
 
 /* ---- Failing in turn ---- */
