@@ -30,10 +30,10 @@ LINK = $(CC) -pthread -pie $(SANE) -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--as-n
 say  = @$(if $(V),,printf '  %-5s %s\n' $1 '$2' &&)
 
 objs    = $(patsubst %.c,$(B)/obj/%.o,$(wildcard $(1:%=%/*.c)))
-LIB     = $(call objs,schemas) $(B)/libsaga.a
+LIB     = $(call objs,schemas $(if $(filter tsan,$(SANITIZE)),test/tsan)) $(B)/libsaga.a
 RULES   = $(filter-out %/main.o,$(call objs,$(SERVICES)))# the services without their main()
 CTL     = $(filter-out %/main.o,$(call objs,libsaga/sagactl))
-FOLDERS = libsaga libsaga/sagactl schemas $(SERVICES) test/lib test/unit test/sim test/live test/fuzz test/chaos test/bench
+FOLDERS = libsaga libsaga/sagactl schemas $(SERVICES) test/lib test/unit test/sim test/live test/fuzz test/tsan test/chaos test/bench
 SUITES  = $(foreach t,unit sim live chaos,$(if $(wildcard test/$t/*.c),$(B)/test/$t))
 TOOLS   = $(addprefix $(B)/bin/kafka-,topics console-producer console-consumer consumer-groups get-offsets)
 BINS    = $(patsubst %/main.c,$(B)/bin/%,$(wildcard $(SERVICES:%=%/main.c))) \

@@ -1,0 +1,20 @@
+# shellcheck shell=bash
+# For `check`: what runs under a sanitizer. Everything is several times slower, so deadlines are longer, and every
+# process writes its reports to files of its own, because those of killed services would be lost with their logs.
+# shellcheck disable=SC2154 # sanitizer is set by check
+reports=$PWD/build/$sanitizer/reports
+rm -rf "$reports" && mkdir -p "$reports"
+export CK_TIMEOUT_MULTIPLIER=${CK_TIMEOUT_MULTIPLIER:-4}
+export ASAN_OPTIONS=log_path=$reports/asan UBSAN_OPTIONS=print_stacktrace=1:log_path=$reports/ubsan
+export TSAN_OPTIONS=suppressions=$PWD/test/tsan/suppressions:log_path=$reports/tsan
+if [[ $sanitizer == tsan ]]; then
+    live_suites=${live_suites:-paths copies kills provider}
+fi
+
+no_reports() {
+    local found=("$reports"/*)
+    [[ -e ${found[0]} ]] || return 0
+    head -n 60 "${found[@]}" >&2
+    echo "$sanitizer: ${#found[@]} processes have something to report: $reports" >&2
+    return 1
+}
