@@ -1,4 +1,4 @@
-/* dlq list, dlq show: the dead letters of the three services. */
+/* dlq list, show, redrive: the dead letters of the three services. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,6 +6,7 @@
 
 #include "ctl.h"
 #include "dlq.h"
+#include "events.h"
 #include "kafka.h"
 
 static const char *const topics[] = {"order.dlq", "inventory.dlq", "payment.dlq", NULL};
@@ -47,12 +48,18 @@ static int by_id(const void *a, const void *b)
     return order ? order : by_time(a, b);
 }
 
+static bool is_mark(const struct ctl_entry *e)
+{
+    return strcmp(letter(e, "redriven"), "-") != 0;
+}
+
 static bool is_copy(const struct ctl_entry *e, const struct ctl_entry *of)
 {
     return *e->id && strcmp(e->id, of->id) == 0 && strcmp(e->topic, of->topic) == 0;
 }
 
-/* What was written again after a crash is one letter. -> the number left, by time */
+/* What was written again after a crash is one letter; what was redriven is none. -> the number left, by
+ * time */
 static size_t once_each(struct ctl_entry *e, size_t n)
 {
     size_t kept = 0;
@@ -61,10 +68,19 @@ static size_t once_each(struct ctl_entry *e, size_t n)
     for (size_t i = 0; i < n; i++)
         if (kept && is_copy(&e[i], &e[kept - 1])) {
             e[kept - 1].copies++;
+            e[kept - 1].redriven |= is_mark(&e[i]);
             ctl_entry_free(&e[i]);
         } else {
+            e[i].redriven = is_mark(&e[i]); /* the letter itself has expired */
             e[kept++] = e[i];
         }
+    n = kept;
+    kept = 0;
+    for (size_t i = 0; i < n; i++)
+        if (e[i].redriven)
+            ctl_entry_free(&e[i]);
+        else
+            e[kept++] = e[i];
     if (kept)
         qsort(e, kept, sizeof *e, by_time);
     return kept;
@@ -160,17 +176,15 @@ static void print_record_json(const struct saga_record *r)
     ctl_entry_free(&e);
 }
 
-static int show(int n, char **args)
+/* The record at a place; borrowed until the next is read. */
+static struct saga_record find(const char *place, char topic[128])
 {
-    (void)n;
-    char topic[128];
     int32_t partition;
     int64_t offset;
-    if (!ctl_place_read(args[0], topic, &partition, &offset))
-        ctl_die(CTL_USAGE, "%.100s: expected a place as dlq list prints it, order.dlq/3/17",
-                args[0]);
+    if (!ctl_place_read(place, topic, &partition, &offset))
+        ctl_die(CTL_USAGE, "%.100s: expected a place as dlq list prints it, order.dlq/3/17", place);
     if (partition >= ctl_partitions(topic))
-        ctl_die(CTL_NO, "%s: there is no such partition", args[0]);
+        ctl_die(CTL_NO, "%s: there is no such partition", place);
     struct saga_record record;
     ctl_read(&(struct ctl_where){.topics = (const char *const[]){topic, NULL},
                                  .partition = partition,
@@ -181,13 +195,119 @@ static int show(int n, char **args)
     while ((rc = ctl_next(1000, &record)) == 0)
         ;
     if (rc < 0 || record.offset != offset)
-        ctl_die(CTL_NO, "%s: there is no such record (any more)", args[0]);
+        ctl_die(CTL_NO, "%s: there is no such record (any more)", place);
+    return record;
+}
+
+static int show(int n, char **args)
+{
+    (void)n;
+    char topic[128];
+    struct saga_record record = find(args[0], topic);
     if (ctl_json)
         print_record_json(&record);
     else
         print_record(&record);
     return CTL_OK;
 }
+
+/* ---- Redriving ---- */
+
+static const char *value_file;
+
+static const char *header(const struct saga_record *r, const char *name)
+{
+    for (int i = 0; i < r->headers_n; i++)
+        if (r->headers[i].value && strcmp(r->headers[i].name, name) == 0)
+            return strndup(r->headers[i].value, r->headers[i].n); /* the program ends soon */
+    return NULL;
+}
+
+static bool starts(const char *s, const char *with)
+{
+    return strncmp(s, with, strlen(with)) == 0;
+}
+
+static void read_value(struct saga_record *r)
+{
+    struct saga_buf value = {0};
+    size_t n = 1;
+    FILE *f = strcmp(value_file, "-") == 0 ? stdin : fopen(value_file, "re");
+    if (!f)
+        ctl_die(CTL_USAGE, "%s: %m", value_file);
+    for (; n; value.n += n)
+        n = fread(saga_buf_room(&value, 65536), 1, 65536, f);
+    if (ferror(f))
+        ctl_die(CTL_USAGE, "%s: %m", value_file);
+    r->value = value.at;
+    r->value_n = value.n;
+}
+
+/* Keeps of the headers those that are the letter's (dlq-...), or those of a request: one that had been
+ * forwarded is none any more (DESIGN.md 4.5). */
+static struct saga_record with_headers(struct saga_record r, bool letters)
+{
+    struct saga_header *kept = saga_alloc(((size_t)r.headers_n + 1) * sizeof *kept);
+    int n = 0;
+    for (int i = 0; i < r.headers_n; i++)
+        if (letters
+                ? starts(r.headers[i].name, "dlq-")
+                : !starts(r.headers[i].name, "dlq-") && !starts(r.headers[i].name, "forwarded-"))
+            kept[n++] = r.headers[i];
+    r.headers = kept;
+    r.headers_n = n;
+    return r;
+}
+
+/* What the services would refuse again is told here. */
+static void judge(const struct saga_record *r)
+{
+    static struct saga_arena arena;
+    struct saga_message m = {0};
+    struct saga_err err = {0};
+    const char *why = NULL;
+    if (saga_request_read(r, all_requests, &place_order, "", &arena, &m, &why, &err) < 0)
+        ctl_die(CTL_NO, "it would be refused again: %s; --value FILE sends a mended one",
+                *err.text ? err.text : why);
+}
+
+static int redrive(int n, char **args)
+{
+    (void)n;
+    char topic[128], place[128], mark[128];
+    struct saga_record letter_record = find(args[0], topic);
+    const char *from = header(&letter_record, "dlq-topic");
+    if (!header(&letter_record, "dlq-id") || !from || strcmp(from, "order.requests") != 0)
+        ctl_die(CTL_NO, "%s: it holds no request; events are published again by their service",
+                args[0]);
+    if (header(&letter_record, "dlq-redriven"))
+        ctl_die(CTL_NO, "%s: it is the mark of a letter that was redriven", args[0]);
+    if (header(&letter_record, "dlq-truncated") && !value_file)
+        ctl_die(CTL_NO, "%s: it was cut; --value FILE sends the whole one", args[0]);
+    struct saga_record request = with_headers(letter_record, false);
+    if (value_file)
+        read_value(&request);
+    request.topic = "order.requests";
+    judge(&request);
+    ctl_send_record("order.requests", -1, &request, place);
+    /* Dying here lists it still: a request sent twice is answered twice and acts once. */
+    struct saga_record copy = with_headers(letter_record, true);
+    ((struct saga_header *)(uintptr_t)copy.headers)[copy.headers_n++] =
+        (struct saga_header){"dlq-redriven", place, strlen(place)};
+    copy.value = NULL;
+    copy.value_n = 0;
+    ctl_send_record(topic, letter_record.partition, &copy, mark);
+    if (ctl_json)
+        ctl_print_json(
+            json_pack("{s:s, s:s, s:s}", "letter", args[0], "place", place, "mark", mark));
+    else
+        printf("%s is in Kafka again: %s\n", args[0], place);
+    return CTL_OK;
+}
+
+static const struct ctl_option redrive_options[] = {
+    {"value", "FILE", "sends this in place of the value; - is standard input", .text = &value_file},
+    {0}};
 
 const struct ctl_command ctl_dlq[] = {
     {"dlq list", "", 0, 0, "lists the dead letters: what could not be read, and why",
@@ -196,5 +316,9 @@ const struct ctl_command ctl_dlq[] = {
      NULL, list},
     {"dlq show", "PLACE", 1, 1, "shows a dead letter with its headers",
      "  sagactl dlq show order.dlq/3/17\n", NULL, show},
+    {"dlq redrive", "PLACE", 1, 1, "sends a request again that became a dead letter",
+     "  sagactl dlq redrive order.dlq/3/17\n"
+     "  sagactl dlq redrive order.dlq/3/17 --value mended.json\n",
+     redrive_options, redrive},
     {0},
 };

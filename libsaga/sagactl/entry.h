@@ -18,6 +18,7 @@ struct ctl_entry {
     int32_t partition;
     int64_t offset, time_ms; /* Kafka's clock */
     int copies;              /* more than 1: written again after a crash */
+    bool redriven;           /* dead letters: what it holds was sent again */
 };
 
 /* Reads any record; one that says nothing is "(unreadable)". */

@@ -212,6 +212,27 @@ void ctl_flush(char place[128])
     snprintf(place, 128, "order.requests/%d/%lld", last_partition, (long long)last_offset);
 }
 
+void ctl_send_record(const char *topic, int32_t partition, const struct saga_record *record,
+                     char place[128])
+{
+    rd_kafka_headers_t *headers = rd_kafka_headers_new((size_t)record->headers_n);
+    for (int i = 0; i < record->headers_n; i++) {
+        const struct saga_header *h = &record->headers[i];
+        rd_kafka_header_add(headers, h->name, -1, h->value, h->value ? (ssize_t)h->n : -1);
+    }
+    rd_kafka_resp_err_t e = rd_kafka_producev(
+        producer(), RD_KAFKA_V_TOPIC(ctl_topic(topic)), RD_KAFKA_V_PARTITION(partition),
+        RD_KAFKA_V_KEY((void *)(uintptr_t)record->key, record->key_n),
+        RD_KAFKA_V_VALUE((void *)(uintptr_t)record->value, record->value_n),
+        RD_KAFKA_V_HEADERS(headers), RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_END);
+    if (e) {
+        rd_kafka_headers_destroy(headers);
+        ctl_die(CTL_AWAY, "not sent: %s", rd_kafka_err2str(e));
+    }
+    ctl_flush(place);
+    snprintf(place, 128, "%s/%d/%lld", topic, last_partition, (long long)last_offset);
+}
+
 /* ---- Reading ---- */
 
 static struct {

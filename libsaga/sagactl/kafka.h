@@ -25,6 +25,10 @@ bool ctl_is_led(const char *topic); /* every partition has a leader: it can be u
 void ctl_send(const char *key, const char *value, size_t n);
 /* Waits until all have been acknowledged. place: of the last one, topic/partition/offset. */
 void ctl_flush(char place[128]);
+/* Sends a copy of a record, with its headers, and waits; partition -1: where its key belongs. place:
+ * as above. */
+void ctl_send_record(const char *topic, int32_t partition, const struct saga_record *record,
+                     char place[128]);
 
 /* ---- Reading ---- */
 enum ctl_from { CTL_BEGINNING, CTL_END, CTL_TIME, CTL_OFFSET };

@@ -258,6 +258,33 @@ START_TEST(limits_are_as_written)
 }
 END_TEST
 
+/* A request that became a dead letter is sent again, mended, with its headers; it is listed no more, and
+ * what nobody mended is refused before it is sent. */
+START_TEST(a_dead_letter_can_be_redriven)
+{
+    char sagactl[512], listed[640], place[128]; /* text() does not last as long */
+
+    snprintf(sagactl, sizeof sagactl, "SAGA_TOPIC_PREFIX=%s build/bin/sagactl dlq", w->prefix);
+    snprintf(listed, sizeof listed, "%s list --json | grep -c '\"order_id\":\"mended\"' || true",
+             sagactl);
+    kafka_put(&(struct kafka_record){.topic = world_topic(w, "order.requests"),
+                                     .partition = 0, /* it may be forwarded */
+                                     .key = "mended",
+                                     .value = world_place_json("mended", "load-1 0 1", "tok_ok")});
+    AWAIT(PATIENCE, atoi(shell("%s", listed)) == 1);
+    snprintf(place, sizeof place, "%s", shell("%s list | awk '/ mended / { printf $1 }'", sagactl));
+    const char *refused = shell("%s redrive %s 2>&1 || true", sagactl, place);
+    MUST(strstr(refused, "lines[0].quantity: 0 is below 1"), "%s", refused);
+    MUST_BE(atoi(shell("%s", listed)), 1);
+    int had = atoi(shell("%s list --json | wc -l", sagactl));
+    shell("echo '%s' | %s redrive %s --value -", world_place_json("mended", "load-1 1 1", "tok_ok"),
+          sagactl, place);
+    AWAIT(PATIENCE, same(world_state(w, "mended"), "PAID HELD COMPLETED"));
+    MUST_BE(atoi(shell("%s", listed)), 0);
+    MUST_BE(atoi(shell("%s list --json | wc -l", sagactl)), had - 1);
+}
+END_TEST
+
 /* RULES.md, invariants 1 to 8, of all of the above. */
 START_TEST(it_all_balances)
 {
@@ -274,6 +301,7 @@ Suite *letters_suite(void)
     tcase_add_test(t, what_cannot_be_read_is_a_dead_letter);
     tcase_add_test(t, a_dead_letter_is_written_once);
     tcase_add_test(t, limits_are_as_written);
+    tcase_add_test(t, a_dead_letter_can_be_redriven);
     tcase_add_test(t, it_all_balances);
     suite_add_tcase(s, t);
     return s;
