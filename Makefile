@@ -19,7 +19,7 @@ HARD = $(if $(SANITIZE)$(findstring -O0,$(CFLAGS)),,-U_FORTIFY_SOURCE -D_FORTIFY
        -fno-delete-null-pointer-checks $(if $(filter x86_64,$(shell uname -m)),-fcf-protection=full)
 SANE_asan = -fsanitize=address,undefined
 SANE_tsan = -fsanitize=thread
-SANE_fuzz = -fsanitize=address,undefined,fuzzer$(if $(filter %.o,$@),-no-link) -Wno-unknown-warning-option
+SANE_fuzz = -fsanitize=address,undefined,fuzzer$(if $(filter %.o,$@),-no-link) -Wno-unknown-warning-option -Wno-format-nonliteral
 SANE = $(if $(SANITIZE),$(SANE_$(SANITIZE)) -fno-sanitize-recover=all -fno-omit-frame-pointer \
        -Wno-error)# gcc 12 warns of more than there is, under the sanitizers
 ,    = ,

@@ -88,11 +88,38 @@ static void comes_back(const struct saga_message *m)
     saga_buf_free(&twice);
 }
 
+/* What is parked with its order: the payload alone, written for good data, as it came for refused.
+ * Read again, it gets the same verdict. */
+static void parked(const struct saga_message *m)
+{
+    struct saga_buf out = {0};
+    struct saga_err err = {0};
+    void *data;
+    if (m->refused && m->raw)
+        saga_buf_str(&out, m->raw);
+    else if (!m->refused)
+        saga_payload_write(m->event, m->key, m->data, &out);
+    if (out.n) {
+        MUST(agree(out.at, out.n), "not JSON: %.*s", (int)out.n, out.at);
+        int rc = saga_payload_read(m->event, m->key, fuzz_copy(out.at, out.n), out.n, &fuzz_arena,
+                                   &data, &err);
+        MUST(rc == (m->refused ? SAGA_POISON : 0), "%d: %.*s", rc, (int)out.n, out.at);
+        if (rc < 0)
+            fuzz_refused(&err);
+        else
+            MUST(saga_fields_equal(m->event->fields, m->data, data), "other data: %.*s", (int)out.n,
+                 out.at);
+    }
+    saga_buf_free(&out);
+}
+
 static void good(const struct saga_message *m)
 {
     const char *why;
     MUST(saga_name_ok(m->key, strlen(m->key)) && m->lane == LANE && m->id.seq > 0, "%s", m->key);
     MUST(!m->cause || strlen(m->cause) <= 512, "%s", m->cause);
+    if (m->event)
+        parked(m);
     if (!m->event || m->refused)
         return;
     MUST(same(m->event->type, m->type), "%s", m->type);
