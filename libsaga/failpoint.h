@@ -50,6 +50,10 @@
     X(call_booked)         /* in the provider's books, nobody is told */                \
     X(answer_queued)                                                                    \
     X(answers_taken)       /* by the engine, for its next batch */                      \
+    /* parking */                                                                       \
+    X(parked)              /* an input is in table parked, memory does not know */      \
+    X(redrive_marked)      /* by HTTP, and nobody has answered */                       \
+    X(redriven)            /* applied, and out of the table */                          \
     /* HTTP */                                                                          \
     X(stock_written)       /* a POST of stock, before its COMMIT */                     \
     X(stock_committed)     /* and before its answer */                                  \

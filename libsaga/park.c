@@ -14,6 +14,7 @@
 #include <strings.h>
 
 #include "engine.h"
+#include "failpoint.h"
 #include "log.h"
 
 enum { SECOND = 1000000 };
@@ -250,11 +251,13 @@ void saga_park_done(struct saga_engine *e)
             saga_log_text(SAGA_WARN, "a parked input was dropped by an operator, of order",
                           in->key);
         if (is_gone(in)) {
+            SAGA_FAILPOINT(redriven);
             parking->stale = true;
             parking->ask_at = 0;
         }
         if (in->kind != SAGA_IN_PARKED)
             continue;
+        SAGA_FAILPOINT(parked);
         bool before = *find(parking, in->key) != NULL;
         struct saga_parked_key *k = put(parking, in->lane, in->key);
         if (in->redriven)

@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "failpoint.h"
+
 enum { PAGE = 100 };
 #define TIME "'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'"
 
@@ -108,10 +110,12 @@ static void mark(struct saga_request *req, const char *as)
         saga_reply_error(req, &err);
     else if (saga_rows_affected(rows) == 0)
         unknown(req, id);
-    else
+    else {
+        SAGA_FAILPOINT(redrive_marked);
         saga_reply(req, 202,
                    json_pack("{s:s, s:I, s:s}", "order_id", id, "inputs",
                              (json_int_t)saga_rows_affected(rows), "mark", as));
+    }
     saga_rows_free(rows);
     saga_params_free(&p);
 }

@@ -26,6 +26,8 @@ enum way {
     LETTER,  /* a record that nobody can read, on the topics that the service reads */
     FORWARD, /* a request in a partition that is not its order's */
     LATE,    /* an order that is not paid in time */
+    PARK,    /* an order that the database refuses */
+    REDRIVE, /* and that it takes after all */
     POST,    /* of stock, by HTTP */
     QUIT     /* SIGTERM */
 };
@@ -77,6 +79,9 @@ static const struct point {
     AT(call_booked), LOAD, P, 1, true},
     AT(answer_queued), LOAD, P, 3, false},
     AT(answers_taken), LOAD, P, 1, false},
+    AT(parked), PARK, ALL, 1, false},
+    AT(redrive_marked), REDRIVE, ALL, 1, false},
+    AT(redriven), REDRIVE, ALL, 1, false},
     AT(stock_written), POST, I, 1, false},
     AT(stock_committed), POST, I, 1, false},
     AT(offsets_committing), LOAD, ALL, 1, false},
@@ -152,6 +157,41 @@ static long post(const char *name)
                     text("{\"sku\":\"stock-%s\",\"quantity\":7}", name));
 }
 
+/* Each service's database refuses a step of an order of its own. */
+static const char *const refused[SERVICES][2] = {[ORDER] = {"orders", "state = 'PAID'"},
+                                                 [INVENTORY] = {"reservation", "state = 'HELD'"},
+                                                 [PAYMENT] = {"payment", "state = 'COMPLETED'"}};
+
+static const char *sick(const struct point *p, int service)
+{
+    return text("%s-%s", p->name, service_names[service]);
+}
+
+static void place_sick(const struct point *p)
+{
+    for (int s = 0; s < SERVICES; s++) {
+        db_run(w->db,
+               "alter table %s add constraint refused check (order_id <> '%s' or not %s)"
+               " not valid",
+               refused[s][0], sick(p, s), refused[s][1]);
+        world_place(w, sick(p, s), "load-4 1 150", "tok_ok");
+    }
+}
+
+/* Services may die of the POST. */
+static void cure(const struct point *p)
+{
+    for (int s = 0; s < SERVICES; s++)
+        AWAIT(PATIENCE, db_int(w->db, "select count(*) from %s_svc.parked where key = '%s'",
+                               service_names[s], sick(p, s)) == 1);
+    for (int s = 0; s < SERVICES; s++) {
+        db_run(w->db, "alter table %s drop constraint refused", refused[s][0]);
+        AWAIT(PATIENCE, world_is_ready(world_member(w, s, 0)));
+        web_post(NULL, world_url(world_member(w, s, 0), text("/parked/%s/redrive", sick(p, s))),
+                 NULL, "{}");
+    }
+}
+
 static void provoke(const struct point *p)
 {
     if (p->way == START)
@@ -166,7 +206,11 @@ static void provoke(const struct point *p)
         send_rubbish();
     if (p->way == FORWARD)
         send_misplaced(p->name);
+    if (p->way == PARK || p->way == REDRIVE)
+        place_sick(p);
     kafka_flush(10);
+    if (p->way == REDRIVE)
+        cure(p);
     if (p->way == POST)
         post(p->name);
     for (int s = 0; s < SERVICES && p->way == QUIT; s++) {
@@ -222,6 +266,10 @@ static void check_ends(const struct point *p)
         return;
     if (p->way == LATE)
         AWAIT(PATIENCE, same(world_state(w, text("%s-late", name)), "CANCELLED RELEASED VOIDED"));
+    if (p->way == PARK)
+        cure(p);
+    for (int s = 0; s < SERVICES && (p->way == PARK || p->way == REDRIVE); s++)
+        AWAIT(PATIENCE, same(world_state(w, sick(p, s)), "PAID HELD COMPLETED"));
     world_settle(w, PATIENCE);
     if (p->way != LATE)
         world_loaded(w, name, ORDERS);
