@@ -83,7 +83,7 @@ clean:
 	@deploy/local/clean
 
 $(B)/packages: deploy/local/packages
-	@deploy/local/packages && mkdir -p $(@D) && touch $@
+	@deploy/local/packages $(SANITIZE) && mkdir -p $(@D) && touch $@
 $(B)/libsaga.a: $(call objs,libsaga)
 	$(call say,ar,$@)rm -f $@ && $(AR) rcs $@ $^
 $(foreach s,$(SERVICES),$(eval $(B)/bin/$s: $(call objs,$s)))
