@@ -4,6 +4,7 @@
 #include <check.h>
 #include <curl/curl.h>
 #include <jansson.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -17,6 +18,8 @@ enum { BODY_MAX = 64 * 1024 };
 
 /* ---- The engine's part ---- */
 
+/* The test has it but while it asks: what it plays is read in the server's thread. */
+static pthread_mutex_t stage = PTHREAD_MUTEX_INITIALIZER;
 static struct saga_lane_view lane[3];
 static int lanes_n;
 static int64_t turned_us;
@@ -31,8 +34,10 @@ static int64_t monotonic_us(void)
 
 static int lanes(struct saga_lane_view *out, int max)
 {
+    pthread_mutex_lock(&stage);
     int n = lanes_n < max ? lanes_n : max;
     memcpy(out, lane, (size_t)n * sizeof *out);
+    pthread_mutex_unlock(&stage);
     return n;
 }
 
@@ -43,15 +48,18 @@ static int total(void)
 
 static int64_t turned(void)
 {
-    return turned_us;
+    pthread_mutex_lock(&stage);
+    int64_t us = turned_us;
+    pthread_mutex_unlock(&stage);
+    return us;
 }
 
 static const char *waits(char *text, size_t n)
 {
-    if (!what_waits)
-        return NULL;
-    snprintf(text, n, "%s", what_waits);
-    return text;
+    pthread_mutex_lock(&stage);
+    snprintf(text, n, "%s", what_waits ? what_waits : "");
+    pthread_mutex_unlock(&stage);
+    return *text ? text : NULL;
 }
 
 /* ---- The service's part ---- */
@@ -137,7 +145,9 @@ static long ask(const char *method, const char *path, const char *body, size_t n
     else
         curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, method);
     curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
+    pthread_mutex_unlock(&stage);
     CURLcode rc = curl_easy_perform(curl);
+    pthread_mutex_lock(&stage);
     ck_assert_msg(rc == CURLE_OK, "%s %.100s: %s", method, path, curl_easy_strerror(rc));
     curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
     curl_slist_free_all(headers);
@@ -170,6 +180,7 @@ static void is_problem(int status, const char *detail)
 static void start(void)
 {
     struct saga_err err = {0};
+    pthread_mutex_lock(&stage);
     lanes_n = 1;
     lane[0] = (struct saga_lane_view){.lane = 7, .state = "running"};
     turned_us = monotonic_us();
