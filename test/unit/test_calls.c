@@ -3,10 +3,12 @@
 #include "calls.h"
 
 #include <check.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <unistd.h>
 
 #include "suites.h"
 
@@ -94,6 +96,61 @@ START_TEST(the_queue_is_bounded)
 }
 END_TEST
 
+/* ---- Answers, from several threads at once ---- */
+
+enum { CALLERS = 4, ORDERS = 8000 /* fewer than may wait */, PATIENCE_MS = 20000 };
+
+static void answer(const struct saga_call *calls, int n)
+{
+    for (int i = 0; i < n; i++)
+        saga_answer(&calls[i], &pay, calls[i].data);
+}
+
+static const struct saga_rule pay_rules[] = {{&pay}, {0}};
+static const struct saga_service answering = {.name = "s", .rules = pay_rules, .call = answer};
+
+/* seen: by order, how often. -> number of those that had come */
+static int take(int *seen)
+{
+    int n = 0;
+
+    for (struct saga_answered *a = saga_calls_take(), *next; a; a = next, n++) {
+        int64_t i = ((const struct sum *)a->data)->amount;
+        char key[24];
+        next = a->next;
+        ck_assert_int_lt(i, ORDERS);
+        snprintf(key, sizeof key, "order-%d", (int)i);
+        ck_assert_str_eq(a->key, key);
+        seen[i]++;
+        free(a);
+    }
+    return n;
+}
+
+/* Every call that is queued is answered once, with its own data, and the engine is woken for it. */
+START_TEST(each_call_is_answered_once)
+{
+    static int seen[ORDERS];
+    struct pollfd wake = {eventfd(0, EFD_NONBLOCK), POLLIN, 0};
+    uint64_t times;
+    int asked = 0, answered = 0;
+
+    saga_calls_start(&answering, CALLERS, wake.fd);
+    while (answered < ORDERS) {
+        if (asked < ORDERS) {
+            ck_assert_int_eq(put(asked, asked), 1);
+            asked++;
+        } else {
+            ck_assert_msg(poll(&wake, 1, PATIENCE_MS) == 1, "%d of %d answers", answered, ORDERS);
+            ck_assert_int_eq(read(wake.fd, &times, sizeof times), sizeof times);
+        }
+        answered += take(seen);
+    }
+    for (int i = 0; i < ORDERS; i++)
+        ck_assert_int_eq(seen[i], 1);
+}
+END_TEST
+
 Suite *calls_suite(void)
 {
     Suite *s = suite_create("calls");
@@ -101,6 +158,7 @@ Suite *calls_suite(void)
 
     tcase_add_test(t, a_key_waits_once);
     tcase_add_test(t, the_queue_is_bounded);
+    tcase_add_test(t, each_call_is_answered_once);
     suite_add_tcase(s, t);
     return s;
 }
