@@ -1,13 +1,12 @@
 /* The invariants of RULES.md, looked at after every move: 1 and 2 on the rows and the provider's
  * books, 4 and 5 on what was committed, 7 on the topics, 8 in each cell of a request (order.c), 6
  * where the batch stops at an impossible cell (sim.c), and 3 when nothing moves any more. */
-#include <assert.h>
 #include <inttypes.h>
 #include <stdio.h>
 
 #include "sim.h"
 
-int64_t cells_run[SERVICES][RULES_MAX][SAGA_STATES];
+cells cells_run;
 
 /* ---- 4 and 5: what a service has said of an order ---- */
 
@@ -46,7 +45,7 @@ static void check_tale(struct sim_world *w, const struct tale *tale, const struc
         sim_fail(w, "order %s: %s: %s", tale->key, event->type, wrong);
 }
 
-void check_event(struct sim_world *w, struct service *s, int lane, const struct row_out *row)
+void check_event(struct sim_world *w, struct service *s, int lane, struct row_out *row)
 {
     const struct saga_record record = {.topic = row->out.topic,
                                        .partition = row->out.partition,
@@ -69,6 +68,7 @@ void check_event(struct sim_world *w, struct service *s, int lane, const struct 
     if (!saga_id_same(message.id, row->out.own) || !saga_id_same(message.previous, row->previous))
         sim_fail(w, "%s/%d: the chain breaks at %" PRId64 " (7)", s->as.name, lane,
                  row->out.own.seq);
+    row->event = message.event;
     struct tale *tale = sim_tale(w, message.key);
     tale->n[number_of(message.event)]++;
     check_tale(w, tale, message.event);
@@ -116,6 +116,25 @@ void check_note(struct sim_world *w, struct service *s, const struct note *note)
         sim_fail(w, "%s was decided twice", note->id);
 }
 
+char *cells_unreached(cells run)
+{
+    static const struct sim_service *const services[SERVICES] = {&sim_order, &sim_inventory,
+                                                                 &sim_payment};
+    struct saga_buf out = {0};
+
+    for (int i = 0; i < SERVICES; i++) {
+        const struct saga_service *s = services[i]->service;
+        for (int r = 0; s->rules[r].input; r++)
+            for (int c = 0; s->states[c]; c++)
+                if (s->rules[r].cell[c] != saga_impossible && s->rules[r].input != &saga_due &&
+                    !run[i][r][c])
+                    saga_buf_printf(&out, "%s: %s in %s\n", s->name, s->rules[r].input->type,
+                                    s->states[c]);
+    }
+    saga_buf_add(&out, "", 1);
+    return out.at;
+}
+
 /* ---- 1: stock ---- */
 
 void check_movement(struct sim_world *w, const void *row)
@@ -125,9 +144,10 @@ void check_movement(struct sim_world *w, const void *row)
 
     while (i < w->moved_n && strcmp(w->moved[i].sku, m.sku))
         i++;
-    assert(i < SKUS_MAX);
-    if (i == w->moved_n)
+    if (i == w->moved_n) {
+        ROOM_FOR(w->moved, w->moved_n, w->moved_cap);
         w->moved[w->moved_n++] = (struct moved){.sku = m.sku};
+    }
     *(m.kind[2] == 'l'   ? &w->moved[i].released
       : m.kind[0] == 's' ? &w->moved[i].shipped
                          : &w->moved[i].reserved) += m.quantity;

@@ -24,7 +24,7 @@ struct bill_view bill_view(const void *row)
 {
     const struct bill *bill = row;
 
-    return (struct bill_view){bill->row.state, bill->amount};
+    return (struct bill_view){bill->row.state, bill->cancel, bill->amount};
 }
 
 /* ---- The provider ---- */

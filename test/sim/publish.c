@@ -27,7 +27,10 @@ static int64_t land(struct sim_world *w, struct service *s, int number, int i)
                                             .value = row->value,
                                             .value_n = row->value ? o->n : 0,
                                             .headers = o->headers,
-                                            .headers_n = o->headers_n}};
+                                            .headers_n = o->headers_n},
+                                 .event = row->event,
+                                 .own = o->own,
+                                 .previous = row->previous};
     return p->n++;
 }
 

@@ -15,6 +15,8 @@ const int sim_topic[SERVICES] = {ORDER_EVENTS, INVENTORY_EVENTS, PAYMENT_EVENTS}
 static const struct sim_service *const sims[SERVICES] = {&sim_order, &sim_inventory, &sim_payment};
 #define HISTORY "5b0f3c52-0e0b-4e0c-9c6a-1f0d2e8a7741"
 
+struct sim_broken sim_broken;
+
 enum { ROW_MAX = 1024 };
 
 /* ---- Saying ---- */
@@ -63,6 +65,15 @@ static const char *type_of(struct saga_batch *b, int i, char *out, size_t size)
     return out;
 }
 
+static saga_cell *cell_of(const struct service *s, int rule, int state)
+{
+    const struct sim_broken *b = &sim_broken;
+
+    return b->input == s->real[rule].input && b->service == s->number && b->state == state
+               ? b->cell
+               : s->real[rule].cell[state];
+}
+
 static void probe(struct saga_step *step)
 {
     struct saga_batch *b = step->batch;
@@ -78,7 +89,7 @@ static void probe(struct saga_step *step)
     memcpy(was, row, size);
     while (s->real[note.rule].input != step->input)
         note.rule++;
-    s->real[note.rule].cell[note.before](step);
+    cell_of(s, note.rule, note.before)(step);
     row = step->row;
     note.after = row->state;
     note.out_n = b->out_n - note.out;
@@ -143,7 +154,7 @@ void sim_free(struct sim_world *w)
     for (int t = 0; t < TOPICS; t++)
         for (int p = 0; p < LANES; p++)
             free(w->topic[t][p].at);
-    free(w->pending), free(w->ledger), free(w->reply);
+    free(w->pending), free(w->ledger), free(w->reply), free(w->tale), free(w->moved);
     saga_buf_free(&w->trace);
     saga_arena_free(&w->arena);
 }
@@ -160,8 +171,8 @@ struct tale *sim_tale(struct sim_world *w, const char *key)
     for (int i = 0; i < w->tales; i++)
         if (!strcmp(w->tale[i].key, key))
             return &w->tale[i];
-    assert(w->tales < TALES_MAX);
-    w->tale[w->tales].key = saga_arena_text(&w->arena, key, strlen(key));
+    ROOM_FOR(w->tale, w->tales, w->tale_cap);
+    w->tale[w->tales] = (struct tale){.key = saga_arena_text(&w->arena, key, strlen(key))};
     return &w->tale[w->tales++];
 }
 

@@ -14,7 +14,7 @@
 #include "screen.h"
 
 enum { ORDER, INVENTORY, PAYMENT, SERVICES };
-enum { LANES = 3, RULES_MAX = 16, TALES_MAX = 256, EVENT_TYPES = 15, SKUS_MAX = 128 };
+enum { LANES = 3, RULES_MAX = 16, EVENT_TYPES = 15 };
 enum topic {
     REQUESTS,
     ORDER_EVENTS,
@@ -34,6 +34,8 @@ struct entry {
     bool asked;  /* requests: a producer's own record, not a forward of ours */
     int decided; /* requests: how often it came to a rule, or was buried, in a committed batch */
     unsigned bad, buried; /* events: by which services it was found outside the chain, and buried */
+    const struct saga_event *event; /* of a service's own topic: what it is, */
+    struct saga_id own, previous;   /* and its place in the chain */
 };
 struct partition {
     struct entry *at;
@@ -49,7 +51,8 @@ struct row_out { /* an outbox row */
     const char *value;
     enum topic topic;
     struct saga_id previous; /* of an own event */
-    bool landed;             /* is in Kafka */
+    const struct saga_event *event;
+    bool landed; /* is in Kafka */
 };
 struct zombie { /* an old owner that still sends what it had in its queue */
     int from, to;
@@ -107,6 +110,13 @@ struct sim_service {
     /* Invariant 8, after a cell has run on the row was. -> what is wrong, or NULL */
     const char *(*judge)(const struct saga_step *step, const void *was, const char *emitted);
 };
+/* A cell that is replaced, so that a test can show that it fails. */
+extern struct sim_broken {
+    int service;
+    const struct saga_event *input; /* NULL: none is */
+    int state;
+    saga_cell *cell;
+} sim_broken;
 extern const struct sim_service sim_order, sim_inventory, sim_payment;
 extern const int sim_topic[SERVICES]; /* its events */
 
@@ -159,10 +169,10 @@ struct sim_world {
     int ledger_n, ledger_cap;
     struct reply *reply;
     int reply_n, reply_cap;
-    struct tale tale[TALES_MAX];
-    int tales;
-    struct moved moved[SKUS_MAX];
-    int moved_n;
+    struct tale *tale;
+    int tales, tale_cap;
+    struct moved *moved;
+    int moved_n, moved_cap;
     bool tracing, moves; /* moves: the test's moves are traced, too */
     struct saga_buf trace;
     char failed[1024];                                /* "": all is well */
@@ -181,7 +191,7 @@ void sim_say(struct sim_world *w, const char *format, ...) __attribute__((format
 #define sim_move(w, ...) ((w)->moves ? sim_say(w, __VA_ARGS__) : (void)0)
 
 int sim_lane(const char *key);
-struct tale *sim_tale(struct sim_world *w, const char *key);
+struct tale *sim_tale(struct sim_world *w, const char *key); /* until the next one */
 const void *sim_row(const struct sim_world *w, int service, const char *key); /* or NULL */
 const char *sim_state(const struct sim_world *w, int service, const char *key);
 
@@ -235,14 +245,18 @@ int64_t sim_money(const struct sim_world *w, const char *key); /* captured less 
 /* ---- invariants.c ---- */
 
 void check_note(struct sim_world *w, struct service *s, const struct note *note);
-void check_event(struct sim_world *w, struct service *s, int lane, const struct row_out *row);
+void check_event(struct sim_world *w, struct service *s, int lane, struct row_out *row);
 void check_landing(struct sim_world *w, struct service *s, int lane, const struct row_out *row);
 void check_movement(struct sim_world *w, const void *row);
 void check_world(struct sim_world *w, int service); /* after a step of it: invariants 1, 2 */
 void check_end(struct sim_world *w);                /* nothing moves any more: 3, 7 */
 
 /* How often a cell ran, over all worlds: by service, rule, state. */
-extern int64_t cells_run[SERVICES][RULES_MAX][SAGA_STATES];
+typedef int64_t cells[SERVICES][RULES_MAX][SAGA_STATES];
+extern cells cells_run;
+/* Those that are not impossible and did not run, a line for each; what is not due has no cell. The
+ * caller frees it. */
+char *cells_unreached(cells run);
 
 /* ---- Rows, for invariants.c: each service's own file knows its structs ---- */
 
@@ -262,6 +276,7 @@ struct stock_view {
 };
 struct bill_view {
     int state; /* enum bill_state */
+    bool cancel;
     int64_t amount;
 };
 struct movement_view {
