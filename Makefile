@@ -69,7 +69,7 @@ fuzzers:
 	+@$(MAKE) SANITIZE=fuzz $(FUZZERS)
 bench: $(BINS) $(BENCHES)
 	@test/bench/run
-sim: $(filter %/sim,$(SUITES))
+sim: $(filter %/sim,$(SUITES)) # SEEDS=n, SEED=n, EXPLORE=full
 	@$(B)/test/sim
 chaos: all # ORDERS=20000 SEED=
 	@test/chaos/run
@@ -93,6 +93,7 @@ $(B)/bin/sagactl: $(call objs,libsaga/sagactl)
 $(SUITES): $(B)/test/%: $(RULES) $(call objs,test/lib)
 $(foreach t,unit sim live chaos,$(eval $(B)/test/$t: $(call objs,test/$t)))
 $(B)/test/unit: $(CTL)
+$(B)/test/sim: LDFLAGS += -Wl,--wrap=malloc,--wrap=realloc,--wrap=free# test/sim/region.c
 $(BENCHES): $(B)/bench/%: $(B)/obj/test/bench/%.o $(RULES)
 $(FUZZERS): build/fuzz/test/%: $(B)/obj/test/fuzz/%.o $(addprefix $(B)/obj/test/,fuzz/fuzz.o lib/agree.o lib/test.o) $(RULES)
 $(SUITES): EXTRA = $(CHECK_LIBS)

@@ -1,14 +1,17 @@
-/* The suites of the simulation. */
+/* The suites of the simulation.
+ *
+ * transcript: every path of the saga, played once. later: orders that are paid later, or not in
+ * time. request: every illegal request, at its moment. attack: ATTACKS.md, where rules and lanes
+ * alone decide. limits: of what is asked and said. explore: all schedules of small worlds. random:
+ * seeded schedules. */
 #ifndef SIM_SUITES_H
 #define SIM_SUITES_H
 
 #include <check.h>
+#include <stdbool.h>
 
-Suite *transcript_suite(void); /* every path of the saga, played once */
-Suite *later_suite(void);      /* orders that are paid later, or not in time */
-Suite *request_suite(void);    /* every illegal request, at its moment */
-Suite *attack_suite(void);     /* ATTACKS.md, where rules and lanes alone decide */
-Suite *limits_suite(void);     /* of what is asked and said */
-Suite *random_suite(void);     /* seeded schedules */
+#define SUITES(X)     X(transcript) X(later) X(request) X(attack) X(limits) X(explore) X(random)
+#define DECLARE(name) Suite *name##_suite(void);
+SUITES(DECLARE)
 
 #endif
