@@ -121,7 +121,7 @@ static void pass(int service, int number, int input)
 
     while (strcmp(topic_names[topic], s->intake.topic[input]))
         topic++;
-    for (;;) {
+    while (!place->w.failed[0]) {
         const struct saga_input *in = &s->lane[number].reader.input[input];
         const struct partition *p = &place->w.topic[topic][number];
         if (topic == REQUESTS || in->next_offset >= p->n)

@@ -1,72 +1,11 @@
-/* ATTACKS.md, played where rules and lanes alone decide; the number is in the name. */
-#include "play.h"
+/* ATTACKS.md, played where rules and lanes alone decide; the number is in the name. Of writers and
+ * publishing: test_writer.c. */
+#include "attack.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "suites.h"
-
-static struct sim_world w;
-static int lane; /* where all orders of a test are */
-
-enum { MUCH = 1000000 };
-
-static void begin(void)
-{
-    sim_init(&w, true);
-    sim_stock(&w, "apple", 1000);
-    lane = sim_lane("a");
-}
-
-static void end(void)
-{
-    play_settle(&w);
-    check_end(&w);
-    ck_assert_msg(!w.failed[0], "%s\n%.*s", w.failed, (int)w.trace.n, w.trace.at);
-    sim_free(&w);
-}
-
-static void forget_trace(void)
-{
-    w.trace.n = 0;
-}
-
-/* Orders of one lane: "a", and others found by trying. */
-static void place_in_lane(int n)
-{
-    char key[16] = "a";
-
-    for (int i = 0; n > 0; snprintf(key, sizeof key, "k%d", i++))
-        if (sim_lane(key) == lane) {
-            play_place(&w, key, "apple 1", "later");
-            n--;
-        }
-    sim_read(&w, ORDER, lane, 0, MUCH);
-    sim_decide(&w, ORDER);
-    sim_commit(&w, ORDER);
-}
-
-static const struct saga_input *input(int service, int topic)
-{
-    const struct service *s = &w.service[service];
-    int t = 0;
-
-    while (strcmp(s->intake.topic[t], topic_names[topic]))
-        t++;
-    return &s->lane[lane].reader.input[t];
-}
-
-static int count_of(int service, const char *key, const struct saga_event *event)
-{
-    int i = 0, n = 0;
-    char type[64];
-
-    snprintf(type, sizeof type, "\"type\":\"%s\"", event->type);
-    const struct lane *l = &w.service[service].lane[sim_lane(key)];
-    for (; i < l->outbox_n; i++)
-        n += !strcmp(l->outbox[i].out.key, key) && strstr(l->outbox[i].value, type);
-    return n;
-}
 
 /* ---- Owners ---- */
 
@@ -443,7 +382,7 @@ static bool cancel_after(int steps, const char *payment)
 {
     int i = 0;
 
-    begin();
+    attack_begin();
     play_place(&w, "a", "apple 1", payment);
     if (!strcmp(payment, "later"))
         play_ask(&w, "PayOrder", "a", ",\"token\":\"tok_refund_refused_1\"");
@@ -457,7 +396,7 @@ static bool cancel_after(int steps, const char *payment)
             play_settle(&w);
     }
     ck_assert_str_eq(sim_state(&w, ORDER, "a"), "CANCELLED");
-    end();
+    attack_end();
     return i == steps;
 }
 
@@ -473,7 +412,7 @@ START_TEST(attack_34_cancelled_at_every_moment)
             n++;
         ck_assert_int_gt(n, 6);
     }
-    begin();
+    attack_begin();
 }
 END_TEST
 
@@ -498,7 +437,7 @@ Suite *attack_suite(void)
     Suite *suite = suite_create("attack");
     TCase *t = tcase_create("attacks");
 
-    tcase_add_checked_fixture(t, begin, end);
+    tcase_add_checked_fixture(t, attack_begin, attack_end);
     for (size_t i = 0; i < sizeof tests / sizeof *tests; i++)
         tcase_add_test(t, tests[i]);
     suite_add_tcase(suite, t);
