@@ -10,6 +10,7 @@
     X(servers)    \
     X(provider)   \
     X(stock)      \
+    X(outbox)     \
     X(paths)      \
     X(producers)  \
     X(copies)     \
