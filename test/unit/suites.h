@@ -19,6 +19,7 @@
     X(order)      \
     X(payment)    \
     X(calls)      \
+    X(recent)     \
     X(schemas)    \
     X(conf)       \
     X(http)       \
