@@ -295,6 +295,23 @@ START_TEST(due_is_skipped)
 }
 END_TEST
 
+/* What an answer leads to has the cause of what asked for it, however many answers come. */
+START_TEST(answers_keep_the_cause)
+{
+    static const struct number one = {1};
+
+    add_to("a", 1);
+    input(SAGA_IN_ANSWER, &add, "a")->data = &one;
+    input(SAGA_IN_ANSWER, &add, "a")->data = &one;
+    ck_assert_int_eq(decide(), 0);
+    ck_assert_int_eq(b.out_n, 3);
+    for (int i = 0; i < 3; i++) {
+        ck_assert_ptr_nonnull(strstr(value_of(i), "\"causationid\":\"1.5.7\""));
+        ck_assert_ptr_nonnull(strstr(value_of(i), "\"traceparent\":\"trace\""));
+    }
+}
+END_TEST
+
 /* An impossible cell stops the batch there and is named. */
 START_TEST(impossible_stops)
 {
@@ -558,6 +575,7 @@ Suite *batch_suite(void)
                                   hook_names_shared_rows,
                                   due_runs,
                                   due_is_skipped,
+                                  answers_keep_the_cause,
                                   impossible_stops,
                                   parked_is_not_decided,
                                   events_form_a_chain,
