@@ -13,6 +13,7 @@ struct chaos {
     struct proxy *proxy;
     uint64_t random;
     int orders, sent;     /* to be placed in all, placed */
+    int64_t under_way;    /* orders, summed over the faults that they met */
     int64_t absorbed;     /* duplicates, told by processes that have ended since */
     bool kafka, postgres; /* are there */
 };
@@ -25,7 +26,8 @@ uint64_t chaos_random(struct chaos *c, uint64_t below);
 void load_send(struct chaos *c, int until);
 /* Paid orders that are to be shipped are, and then completed. -> how many are not yet at that end */
 int load_ship(struct chaos *c);
-int64_t load_ended(struct chaos *c); /* orders that are at an end, or paid */
+int64_t load_sent(const struct chaos *c); /* orders, the others than world_load's too */
+int64_t load_ended(struct chaos *c);      /* of them, at an end, or paid */
 /* Every order that was sent is there and has ended as its kind must; every letter is there. */
 struct world_found load_check(struct chaos *c);
 /* What the services tell over HTTP is what the databases hold. -> orders and SKUs compared */

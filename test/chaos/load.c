@@ -62,6 +62,11 @@ int load_ship(struct chaos *c)
                                  "state = 'COMPLETED'");
 }
 
+int64_t load_sent(const struct chaos *c)
+{
+    return c->sent + count_of(c, SHIP_EVERY) + count_of(c, LOOSE_EVERY);
+}
+
 int64_t load_ended(struct chaos *c)
 {
     return db_int(c->w->db, "select count(*) from orders where state in"
@@ -90,8 +95,7 @@ struct world_found load_check(struct chaos *c)
     world_loaded(c->w, "mix", c->sent);
     check_others(c, "ship", SHIP_EVERY, "COMPLETED SHIPPED COMPLETED");
     check_others(c, "loose", LOOSE_EVERY, "PAID HELD COMPLETED");
-    MUST_BE(db_int(c->w->db, "select count(*) from orders"),
-            c->sent + count_of(c, SHIP_EVERY) + count_of(c, LOOSE_EVERY));
+    MUST_BE(db_int(c->w->db, "select count(*) from orders"), load_sent(c));
     struct world_found found = world_audit(c->w);
     MUST_BE(found.letters, count_of(c, RUBBISH_EVERY));
     return found;
