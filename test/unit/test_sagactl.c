@@ -288,6 +288,8 @@ START_TEST(timeline)
         " 00:00:05.000 +0 ms inventory-svc InventoryReserved 1@9 <- OrderCreated \n"
         " 00:00:05.012 +12 ms payment-svc PaymentCompleted 1@3 <- InventoryReserved 900 EUR\n"
         " 00:00:05.013 +1 ms order-svc OrderPaid 1@9 <- PaymentCompleted \n");
+    for (int i = 0; i < n; i++)
+        ctl_entry_free(&e[i]);
 }
 END_TEST
 
