@@ -100,6 +100,7 @@ void saga_batch_init(struct saga_batch *b, const struct saga_service *service, i
     b->topic = joined("", service->name, ".events");
     b->dead = joined("", service->name, ".dlq");
     b->writer = saga_alloc((size_t)lanes * sizeof *b->writer);
+    b->wrote = saga_alloc((size_t)lanes * sizeof *b->wrote);
     for (int32_t i = 0; i < lanes; i++)
         b->writer[i] = (struct saga_writer){.lane = i};
     b->orders.table = service->orders;
@@ -128,7 +129,7 @@ void saga_batch_free(struct saga_batch *b)
     saga_buf_free(&b->values);
     free(b->orders.list), free(b->orders.index);
     free(b->shared.list), free(b->shared.index);
-    free(b->in), free(b->out), free(b->call), free(b->log), free(b->writer);
+    free(b->in), free(b->out), free(b->call), free(b->log), free(b->writer), free(b->wrote);
     free((char *)b->source), free((char *)b->topic), free((char *)b->dead);
     *b = (struct saga_batch){0};
 }
@@ -187,7 +188,7 @@ static struct saga_out *put(struct saga_batch *b, int32_t lane, const char *topi
     ROOM(b->out, b->out_n, b->out_cap);
     struct saga_out *out = &b->out[b->out_n++];
     *out = (struct saga_out){.lane = lane,
-                             .seq = ++b->writer[lane].last_seq,
+                             .seq = ++b->wrote[lane].last_seq,
                              .topic = topic,
                              .partition = partition,
                              .at = b->values.n};
@@ -230,7 +231,7 @@ static void forward(struct saga_batch *b, const struct saga_in *in)
             headers[out->headers_n++] = r->headers[i];
     header(headers, &out->headers_n, "forwarded-id",
            text(b, "%s/%d.%" PRId64 ".%" PRId64, b->history, in->lane, out->seq,
-                b->writer[in->lane].term));
+                b->wrote[in->lane].term));
     header(headers, &out->headers_n, "forwarded-from",
            text(b, "%s/%d/%" PRId64, r->topic, r->partition, r->offset));
     out->headers = headers;
@@ -261,7 +262,7 @@ static void bury(struct saga_batch *b, const struct saga_in *in)
     }
     /* After a crash it may be written again: the same letter, by which readers tell it. */
     header(headers, &out->headers_n, "dlq-id",
-           text(b, "%d.%" PRId64 ".%" PRId64, in->lane, out->seq, b->writer[in->lane].term));
+           text(b, "%d.%" PRId64 ".%" PRId64, in->lane, out->seq, b->wrote[in->lane].term));
     header(headers, &out->headers_n, "dlq-topic", r->topic);
     header(headers, &out->headers_n, "dlq-partition", text(b, "%d", r->partition));
     header(headers, &out->headers_n, "dlq-offset", text(b, "%" PRId64, r->offset));
@@ -320,6 +321,7 @@ static void decide(struct saga_batch *b, struct saga_in *in)
 int saga_batch_decide(struct saga_batch *b, int64_t now, struct saga_err *err)
 {
     forget_output(b);
+    memcpy(b->wrote, b->writer, (size_t)b->lanes * sizeof *b->wrote);
     b->now = now;
     ready(b, &b->orders);
     ready(b, &b->shared);
@@ -446,7 +448,7 @@ void saga_emit(struct saga_step *step, const struct saga_event *event, const voi
 {
     struct saga_batch *b = step->batch;
     int32_t lane = b->deciding->lane;
-    struct saga_writer *w = &b->writer[lane];
+    struct saga_writer *w = &b->wrote[lane];
     struct saga_out *out = put(b, lane, b->topic, lane);
 
     out->own = (struct saga_id){out->seq, w->term};

@@ -22,8 +22,8 @@ struct saga_slot {
     void *row;    /* NULL: not known yet */
     void *origin; /* row before its first change */
     bool changed;
-    bool ask;        /* engine: to be loaded */
-    bool names_more; /* orders: the shared load needs it as $2 */
+    bool seen, presumed; /* engine: its first input was looked at; taken to be new, not asked for */
+    bool names_more;     /* orders: the shared load needs it as $2 */
 };
 struct saga_slots { /* open addressing, in order of insertion in list */
     const struct saga_table *table;
@@ -97,8 +97,10 @@ struct saga_batch {
     struct saga_slots orders, shared;
     struct saga_in *in;
     int n, cap;
-    struct saga_writer *writer; /* by lane, lanes of them: working copies, set by the caller */
-    int64_t now;                /* us */
+    struct saga_writer
+        *writer; /* by lane, lanes of them: as they are before it, set by the caller; */
+    struct saga_writer *wrote; /* as decide leaves them */
+    int64_t now;               /* us */
     struct saga_buf values;
     struct saga_out *out;
     int out_n, out_cap;
@@ -125,7 +127,7 @@ const struct saga_rule *saga_rule_of(const struct saga_service *service, const c
 void saga_batch_name(struct saga_batch *b);
 
 /* Runs the rules over the inputs. Rows that are still NULL are made: zeroed, stored = false. Starts
- * anew each time: what an earlier run changed or emitted is forgotten; writer moves only here.
+ * anew each time: what an earlier run changed or emitted is forgotten.
  * -> 0, or SAGA_POISON: an impossible cell, see impossible. */
 int saga_batch_decide(struct saga_batch *b, int64_t now, struct saga_err *err);
 

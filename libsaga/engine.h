@@ -102,7 +102,11 @@ struct saga_engine {
     char **due; /* keys */
     int due_n;
     int64_t due_at;          /* us, monotonic: when to ask for keys that are due */
-    int64_t clock;           /* database's clock minus monotonic, us */
+    int64_t clock;           /* database's clock minus monotonic, us, */
+    int64_t loaded_at;       /* as it was then: us, monotonic */
+    int slot;                /* of the outbox, as it was then */
+    int doubts;              /* so many batches more ask for every row */
+    bool presuming;          /* the batch has rows that are taken to be new */
     int wake;                /* eventfd: answers, SIGTERM */
     bool more;               /* Kafka has records that were not collected because next is full */
     int first;               /* of the topics of events: collected first */
@@ -155,8 +159,18 @@ void saga_engine_forget(
 /* run.c */
 int saga_engine_run(struct saga_engine *e, struct saga_err *err); /* now's records, due, answers */
 
+/* load.c */
+/* Rows from memory, which are taken to be new. now: us, monotonic. -> whether to load */
+bool saga_load_prepare(struct saga_engine *e, int64_t now);
+int saga_load(struct saga_engine *e, struct saga_err *err); /* -> 0, SAGA_FENCED: lanes were lost */
+bool saga_load_presumed_well(const struct saga_engine *e);  /* after decide: INSERT will tell */
+/* What was presumed is wrong, or may be: the batch runs again and asks. -> SAGA_FENCED */
+int saga_load_doubt(struct saga_engine *e, struct saga_err *err);
+int saga_load_guard(struct saga_engine *e,
+                    struct saga_err *err); /* sends it, in place of loading */
+
 /* store.c */
-int saga_engine_store(struct saga_engine *e, int slot,
+int saga_engine_store(struct saga_engine *e, bool guarded,
                       struct saga_err *err); /* to COMMIT's answer */
 
 /* due.c */

@@ -1,9 +1,9 @@
 /* The life of a batch: screen, load, decide, store, publish (DESIGN.md 4.1).
  *
  * Happy path: the records collected are screened against copies of their lanes' state; round trip 1
- * locks the lanes' rows and loads what the inputs name; the rules run; round trip 2 stores and
- * commits; the copies become the lanes' state, events are published from memory, calls are handed
- * over. What can fail: anything up to COMMIT is forgotten, the same records run again later. A lane
+ * locks the lanes' rows and loads what the inputs name (load.c: it is left out where nothing is to be
+ * loaded); the rules run; round trip 2 stores and commits (store.c); the copies become the lanes' state,
+ * events are published from memory, calls are handed over. What can fail: anything up to COMMIT is forgotten, the same records run again later. A lane
  * whose term or last_seq is not what we remember is not ours any more: the batch runs again without
  * it. A lost connection leaves COMMIT unknown: the lanes are taken again and the database tells. */
 #include <assert.h>
@@ -15,17 +15,6 @@
 #include "field.h"
 #include "log.h"
 #include "outbox.h"
-
-/* ---- SQL of lane and lane_input ---- */
-
-static const char sql_begin[] = "begin";
-
-static const char sql_lanes[] =
-    "select lane, term, last_seq from lane where lane = any($1) order by lane for no key update";
-
-/* After the locks: no later owner has an earlier clock. */
-static const char sql_clock[] =
-    "select slot, (extract(epoch from clock_timestamp()) * 1000000)::bigint from outbox_current";
 
 /* ---- Forwards ---- */
 
@@ -91,7 +80,7 @@ static void join_batch(struct saga_engine *e, struct saga_lane *lane)
     lane->work.forwarded = forwarded;
     if (forwarded)
         memcpy(forwarded, lane->reader.forwarded, (size_t)e->lanes * sizeof *forwarded);
-    e->batch.writer[lane->lane] =
+    e->batch.wrote[lane->lane] = e->batch.writer[lane->lane] =
         (struct saga_writer){lane->lane, lane->term, lane->last_seq, lane->last};
 }
 
@@ -193,132 +182,6 @@ static void screen(struct saga_engine *e, int to)
         in->slot->lane = lane;
     }
     saga_park_screen(e);
-}
-
-/* ---- Load ---- */
-
-static void put_lanes(struct saga_engine *e, struct saga_params *p)
-{
-    saga_param_array(p, SAGA_OID_INT4);
-    for (int32_t i = 0; i < e->lanes; i++)
-        if (e->lane[i].in_batch)
-            saga_element_int4(p, i);
-    saga_param_array_end(p);
-}
-
-static int send_keys(struct saga_engine *e, const char *sql, const struct saga_slots *rows,
-                     bool shared, struct saga_err *err)
-{
-    struct saga_params *p = &e->params;
-    const struct saga_slots *orders = &e->batch.orders;
-    int more = 0;
-
-    saga_params_reset(p);
-    saga_param_array(p, SAGA_OID_TEXT);
-    for (int i = 0; i < rows->n; i++)
-        if (!rows->list[i]->row)
-            saga_element_text(p, rows->list[i]->key, -1);
-    saga_param_array_end(p);
-    if (shared) {
-        saga_param_array(p, SAGA_OID_TEXT);
-        for (int i = 0; i < orders->n; i++)
-            if (orders->list[i]->names_more) {
-                saga_element_text(p, orders->list[i]->key, -1);
-                more++;
-            }
-        saga_param_array_end(p);
-    }
-    if (p->param[0].elements + more == 0)
-        return 0;
-    int rc = saga_pg_send(e->pg, sql, p, err);
-    return rc < 0 ? rc : 1;
-}
-
-static int fill(struct saga_engine *e, struct saga_slots *rows, int result, struct saga_err *err)
-{
-    const struct saga_table *table = rows->table;
-    const struct saga_rows *r = saga_pg_result(e->pg, result);
-
-    for (int i = 0; i < saga_rows_n(r); i++) {
-        struct saga_row *row = saga_arena_zero(&e->batch.arena, table->size);
-        for (int c = 0; table->columns[c].name; c++) {
-            int n;
-            const char *value = saga_rows_bytes(r, i, c, &n);
-            if (saga_column_read(&table->columns[c], value, n, row, &e->batch.arena, err) < 0) {
-                saga_err_in(err, "column %s of %s", table->columns[c].name,
-                            row->key ? row->key : "a row");
-                return SAGA_FATAL; /* the database holds what we cannot have written */
-            }
-        }
-        row->stored = true;
-        /* keys named by the database (shared rows of an order's row) get their slots here */
-        saga_batch_row(&e->batch, rows, row->key)->row = row;
-    }
-    return 0;
-}
-
-/* -> 0; SAGA_FENCED: some lanes were another's, they are not running any more */
-static int compare(struct saga_engine *e, struct saga_err *err)
-{
-    const struct saga_rows *r = saga_pg_result(e->pg, 1);
-    int found = 0, lost = 0, expected = 0;
-
-    for (int32_t i = 0; i < e->lanes; i++)
-        expected += e->lane[i].in_batch;
-    for (; found < saga_rows_n(r); found++) {
-        struct saga_lane *lane = &e->lane[saga_rows_int(r, found, 0)];
-        if (lane->term == saga_rows_int(r, found, 1) &&
-            lane->last_seq == saga_rows_int(r, found, 2))
-            continue;
-        saga_log_at(SAGA_WARN, "lane lost: another owner, or another database",
-                    "\"lane\":%d,\"term\":%" PRId64 ",\"found\":%" PRId64, lane->lane, lane->term,
-                    saga_rows_int(r, found, 1));
-        lane->known = false;
-        saga_engine_want(e, lane, false);
-        lost++;
-    }
-    if (found < expected)
-        return saga_err(err, SAGA_FATAL, "rows of table lane are missing");
-    return lost ? SAGA_FENCED : 0;
-}
-
-static int load(struct saga_engine *e, struct saga_err *err)
-{
-    struct saga_batch *b = &e->batch;
-    struct saga_params *p = &e->params;
-    int rc, orders = -1, shared = -1, n = 3;
-
-    for (int i = 0; i < b->orders.n; i++)
-        b->orders.list[i]->row =
-            saga_recent_get(e->recent, b->orders.list[i]->lane, b->orders.list[i]->key);
-    saga_batch_name(b);
-
-    saga_params_reset(p);
-    put_lanes(e, p);
-    if ((rc = saga_pg_send(e->pg, sql_begin, NULL, err)) < 0 ||
-        (rc = saga_pg_send(e->pg, sql_lanes, p, err)) < 0 ||
-        (rc = saga_pg_send(e->pg, sql_clock, NULL, err)) < 0 ||
-        (rc = send_keys(e, b->orders.table->load, &b->orders, false, err)) < 0)
-        return rc;
-    if (rc)
-        orders = n++;
-    if (b->shared.table) {
-        if ((rc = send_keys(e, b->shared.table->load, &b->shared, true, err)) < 0)
-            return rc;
-        if (rc)
-            shared = n++;
-    }
-    if ((rc = saga_pg_sync(e->pg, err)) < 0)
-        return rc;
-    SAGA_FAILPOINT(load_sent);
-    if ((rc = saga_engine_wait(e, err)) < 0 || (rc = compare(e, err)) < 0)
-        return rc;
-    SAGA_FAILPOINT(loaded);
-    if (orders >= 0 && (rc = fill(e, &b->orders, orders, err)) < 0)
-        return rc;
-    if (shared >= 0 && (rc = fill(e, &b->shared, shared, err)) < 0)
-        return rc;
-    return 0;
 }
 
 /* ---- After COMMIT ---- */
@@ -433,8 +296,8 @@ static void move_lanes(struct saga_engine *e, bool stored)
         if (lane->work.forwarded)
             memcpy(lane->reader.forwarded, lane->work.forwarded,
                    (size_t)e->lanes * sizeof *lane->work.forwarded);
-        lane->last_seq = e->batch.writer[i].last_seq;
-        lane->last = e->batch.writer[i].last;
+        lane->last_seq = e->batch.wrote[i].last_seq;
+        lane->last = e->batch.wrote[i].last;
         if (stored && lane->out.published == lane->storing)
             lane->dirty = false;
         else
@@ -461,28 +324,41 @@ static void done(struct saga_engine *e, int to)
 
 /* ---- A run ---- */
 
-/* One transaction over the records [from, to). -> 0, or an error after ROLLBACK. */
-static int transaction(struct saga_engine *e, int to, struct saga_err *err)
+/* Impossible inputs are a bug of ours: their orders wait, others go on. -> SAGA_FENCED: a row that was
+ * taken to be new must be asked for */
+static int decide(struct saga_engine *e, int64_t now, struct saga_err *err)
 {
     struct saga_batch *b = &e->batch;
-    int64_t start = saga_now();
-    int rc, slot;
 
-    SAGA_FAILPOINT(screened);
-    if ((rc = load(e, err)) < 0)
-        return rc;
-    slot = (int)saga_rows_int(saga_pg_result(e->pg, 2), 0, 0);
-    int64_t now = saga_rows_int(saga_pg_result(e->pg, 2), 0, 1);
-    e->clock = now - saga_now();
-    while (saga_batch_decide(b, now, err) < 0) { /* a bug of ours: its order waits, others go on */
+    while (saga_batch_decide(b, now, err) < 0) {
+        if (e->presuming)
+            break;
         saga_batch_park(b, b->impossible, err->text);
         err->code = 0;
     }
+    return e->presuming && !saga_load_presumed_well(e) ? saga_load_doubt(e, err) : 0;
+}
+
+/* One transaction over the records [from, to). -> 0, or an error: ROLLBACK is to follow. */
+static int transaction(struct saga_engine *e, int to, struct saga_err *err)
+{
+    const struct saga_batch *b = &e->batch;
+    int64_t start = saga_now();
+    int rc;
+
+    SAGA_FAILPOINT(screened);
+    bool load = saga_load_prepare(e, start);
+    if (load && (rc = saga_load(e, err)) < 0)
+        return rc;
+    if ((rc = decide(e, load ? e->loaded_at + e->clock : start + e->clock, err)) < 0)
+        return load ? rc : transaction(e, to, err); /* nothing was begun */
     SAGA_FAILPOINT(decided);
-    if ((rc = saga_engine_store(e, slot, err)) < 0)
+    if ((rc = saga_engine_store(e, !load, err)) < 0)
         return rc;
     SAGA_FAILPOINT(committed);
     done(e, to);
+    if (e->doubts)
+        e->doubts--;
     saga_observe(e->metric.batch_size, b->n);
     saga_observe(e->metric.batch_seconds, saga_now() - start);
     return 0;

@@ -77,7 +77,7 @@ static void put_offset(struct saga_params *p, int64_t offset)
 static int store_lanes(struct saga_engine *e, struct saga_err *err)
 {
     struct saga_params *p = &e->params;
-    const struct saga_writer *w = e->batch.writer;
+    const struct saga_writer *w = e->batch.wrote;
 
     for (int32_t i = 0; i < e->lanes; i++)
         e->lane[i].storing = e->lane[i].out.published;
@@ -177,22 +177,35 @@ static int store_log(struct saga_engine *e, struct saga_err *err)
 }
 
 /* A content error of one of the service's statements is that of the batch (4.7), of any other one,
- * COMMIT among them, our bug: it is tried again and reported, and no order is blamed. */
-int saga_engine_store(struct saga_engine *e, int slot, struct saga_err *err)
+ * COMMIT among them, our bug: it is tried again and reported, and no order is blamed. But first comes
+ * the doubt whether rows were taken to be new that are not. */
+static int blame(struct saga_engine *e, int first, int end, struct saga_err *err)
+{
+    int failed = saga_pg_failed(e->pg);
+
+    if (failed < first || (failed < end && e->presuming))
+        return saga_load_doubt(e, err);
+    return failed < end ? SAGA_POISON : (err->code = SAGA_RETRY);
+}
+
+int saga_engine_store(struct saga_engine *e, bool guarded, struct saga_err *err)
 {
     const struct saga_batch *b = &e->batch;
-    int rc, services; /* statements of the service: the first ones */
+    int rc, first, end; /* statements of the service: [first, end) */
 
+    if (guarded && (rc = saga_load_guard(e, err)) < 0)
+        return rc;
+    first = saga_pg_sent(e->pg);
     if ((rc = store_rows(e, &b->orders, NEW, err)) < 0 ||
         (rc = store_rows(e, &b->orders, KNOWN, err)) < 0 ||
         (b->shared.table && ((rc = store_rows(e, &b->shared, NEW, err)) < 0 ||
                              (rc = store_rows(e, &b->shared, KNOWN, err)) < 0)) ||
         (rc = store_log(e, err)) < 0)
         return rc;
-    services = saga_pg_sent(e->pg);
+    end = saga_pg_sent(e->pg);
     SAGA_FAILPOINT(store_begun);
     if ((rc = saga_due_store(e, err)) < 0 || (rc = saga_park_store(e, err)) < 0 ||
-        (b->out_n && (rc = saga_outbox_store(e->pg, b, slot, &e->params, err)) < 0) ||
+        (b->out_n && (rc = saga_outbox_store(e->pg, b, e->slot, &e->params, err)) < 0) ||
         (rc = store_lanes(e, err)) < 0 || (rc = store_inputs(e, err)) < 0 ||
         (rc = store_forwards(e, err)) < 0 ||
         (rc = saga_pg_send(e->pg, sql_commit, NULL, err)) < 0 ||
@@ -200,7 +213,5 @@ int saga_engine_store(struct saga_engine *e, int slot, struct saga_err *err)
         return rc;
     SAGA_FAILPOINT(commit_sent);
     rc = saga_engine_wait(e, err);
-    if (rc == SAGA_POISON && saga_pg_failed(e->pg) >= services)
-        rc = err->code = SAGA_RETRY;
-    return rc;
+    return rc == SAGA_POISON ? blame(e, first, end, err) : rc;
 }

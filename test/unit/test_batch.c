@@ -92,6 +92,8 @@ static void start(void)
 {
     ran = 0;
     saga_batch_init(&b, &service, LANES, HISTORY);
+    for (int i = 0; i < LANES; i++)
+        b.writer[i] = (struct saga_writer){.lane = i, .term = 7, .last_seq = 40, .last = {39, 6}};
 }
 
 static void stop(void)
@@ -125,8 +127,6 @@ static int decide(void)
 {
     struct saga_err err = {0};
 
-    for (int i = 0; i < LANES; i++)
-        b.writer[i] = (struct saga_writer){.lane = i, .term = 7, .last_seq = 40, .last = {39, 6}};
     saga_batch_name(&b);
     return saga_batch_decide(&b, NOW, &err);
 }
@@ -180,7 +180,7 @@ START_TEST(decided_twice_is_the_same)
     ck_assert_int_eq(b.out_n, 2);
     ck_assert_int_eq(b.call_n, 2);
     ck_assert_int_eq(b.log_n, 2);
-    ck_assert_int_eq(b.writer[1].last_seq, 42);
+    ck_assert_int_eq(b.wrote[1].last_seq, 42);
     ck_assert_int_eq(((const struct counter *)saga_slots_find(&b.orders, "a")->row)->n, 11);
     ck_assert_int_eq(((const struct counter *)saga_slots_find(&b.orders, "new")->row)->n, 2);
     ck_assert_int_eq(((const struct counter *)saga_slots_find(&b.shared, "total")->row)->n, 3);
@@ -400,9 +400,9 @@ START_TEST(events_form_a_chain)
     ck_assert_ptr_nonnull(strstr(value_of(2), "\"previousid\":\"1.41.7\""));
     ck_assert_str_eq(b.out[0].topic, "counter.events");
     ck_assert_int_eq(b.out[0].partition, 1);
-    ck_assert_int_eq(b.writer[1].last_seq, 43);
-    ck_assert_int_eq(b.writer[1].last.seq, 43);
-    ck_assert_int_eq(b.writer[0].last_seq, 40);
+    ck_assert_int_eq(b.wrote[1].last_seq, 43);
+    ck_assert_int_eq(b.wrote[1].last.seq, 43);
+    ck_assert_int_eq(b.wrote[0].last_seq, 40);
 }
 END_TEST
 
