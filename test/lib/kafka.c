@@ -165,6 +165,7 @@ void kafka_limit(const char *topic, int bytes)
 {
     rd_kafka_ConfigResource_t *of = rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, topic);
     rd_kafka_queue_t *queue = rd_kafka_queue_new(keyed());
+    size_t n = 0;
 
     if (bytes)
         rd_kafka_ConfigResource_set_config(of, "max.message.bytes", text("%d", bytes));
@@ -172,6 +173,10 @@ void kafka_limit(const char *topic, int bytes)
     rd_kafka_event_t *event = rd_kafka_queue_poll(queue, WAIT_MS);
     MUST(event && !rd_kafka_event_error(event), "limit of %s: %s", topic,
          event ? rd_kafka_event_error_string(event) : "no answer");
+    const rd_kafka_ConfigResource_t **results =
+        rd_kafka_AlterConfigs_result_resources(rd_kafka_event_AlterConfigs_result(event), &n);
+    MUST(n == 1 && !rd_kafka_ConfigResource_error(results[0]), "limit of %s: %s", topic,
+         n ? rd_kafka_ConfigResource_error_string(results[0]) : "no answer");
     rd_kafka_event_destroy(event);
     rd_kafka_queue_destroy(queue);
     rd_kafka_ConfigResource_destroy(of);

@@ -1,6 +1,8 @@
 /* What Kafka has acknowledged and the database does not know yet: it is written a second after; order-svc
  * alone, whose rows the test locks within that second. */
 #include "suites.h"
+
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -160,12 +162,18 @@ static void send_forged(const char *order)
                                      .headers_n = 2});
 }
 
-/* Cancels whatever order-svc waits with for the lock. -> it was the look at the lanes for a forward */
+/* Sessions of order-svc that wait for the lock: the end of a query on pg_stat_activity. */
+static const char *that_wait(void)
+{
+    return text("from pg_stat_activity where datname = '%s' and wait_event_type = 'Lock'"
+                "  and application_name = 'order-svc'",
+                w->database);
+}
+
+/* Cancels what order-svc waits with. -> it was the look at the lanes for a forward */
 static bool cancel_the_look(void)
 {
-    const char *of = text("from pg_stat_activity where datname = '%s' and wait_event_type = 'Lock'"
-                          "  and application_name = 'order-svc'",
-                          w->database);
+    const char *of = that_wait();
 
     if (db_int(w->db, "select count(*) %s and query = '%s'", of, LOOKS_AT_LANES))
         return db_int(w->db, "select pg_cancel_backend(pid)::int %s", of);
@@ -177,14 +185,16 @@ static bool cancel_the_look(void)
  * ones asks: the lane is stored all the same, though nothing moves any more. */
 START_TEST(a_failed_look_at_a_forward_leaves_nothing_unstored)
 {
-    const char *order = order_in(1, "known");
     struct db *person = NULL;
+    char order[32];
 
+    snprintf(order, sizeof order, "%s", order_in(1, "known"));
     world_place(w, order, "apple 1 1", "later");
     kafka_flush(10);
     AWAIT(PATIENCE, db_int(w->db, "select count(*) from orders where order_id = '%s'", order));
     for (int i = 0; !person; i++)
         person = lock_behind(text("behind-%d", i));
+    AWAIT(PATIENCE, db_int(w->db, "select count(*) %s", that_wait())); /* about to store it */
     send_forged(order);
     AWAIT(PATIENCE, cancel_the_look());
     AWAIT(PATIENCE, cancel_the_look()); /* it has come back from the first */
