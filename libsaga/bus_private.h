@@ -4,6 +4,7 @@
 
 #include <librdkafka/rdkafka.h>
 #include <poll.h>
+#include <stdatomic.h>
 #include <time.h>
 
 #include "bus.h"
@@ -50,7 +51,7 @@ struct saga_bus {
     bool producer_dead;
     time_t gate_kept; /* s: a gate without an acknowledgement for so long shuts again */
     /* state */
-    volatile bool closing, closed;
+    atomic_bool closing, closed;
     const char *group;
     rd_kafka_resp_err_t fatal;
     time_t joined_again; /* monotonic, 0: never */
