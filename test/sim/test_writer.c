@@ -300,20 +300,17 @@ START_TEST(attack_30_overtaken_by_retention)
 }
 END_TEST
 
-/* A writer that starts its history again (its database restored, its topic lost) is a fork, at its
- * first record; nothing of it is applied, now or after a restart. */
-START_TEST(attack_26_history_starts_again)
+/* OrderCancelRequested of "a" as another history of order-svc would have written it. */
+static void append_foreign(struct saga_id id, struct saga_id previous)
 {
     struct saga_buf value = {0};
 
-    place_in_lane(2);
-    play_settle(&w);
-    int64_t events = w.events;
     saga_event_write(&(struct saga_emission){.source = "/order-svc",
                                              .event = &order_cancel_requested,
                                              .key = "a",
                                              .lane = lane,
-                                             .id = {1, lane_of(ORDER, lane)->term + 1},
+                                             .id = id,
+                                             .previous = previous,
                                              .time_ms = w.now / 1000,
                                              .cause = "order.requests/0/0",
                                              .data = &(struct reason){"customer"}},
@@ -322,6 +319,16 @@ START_TEST(attack_26_history_starts_again)
         &w, ORDER_EVENTS, lane,
         &(struct saga_record){.key = "a", .key_n = 1, .value = value.at, .value_n = value.n});
     saga_buf_free(&value);
+}
+
+/* A writer that starts its history again (its database restored, its topic lost) is a fork, at its
+ * first record; nothing of it is applied, now or after a restart. */
+START_TEST(attack_26_history_starts_again)
+{
+    place_in_lane(2);
+    play_settle(&w);
+    int64_t events = w.events;
+    append_foreign((struct saga_id){1, lane_of(ORDER, lane)->term + 1}, (struct saga_id){0});
     for (int i = 0; i < 2; i++) {
         sim_read(&w, PAYMENT, lane, 0, MUCH);
         ck_assert_msg(strstr(w.failed, "a fork"), "%s", w.failed);
@@ -336,6 +343,23 @@ START_TEST(attack_26_history_starts_again)
     ck_assert_int_eq(w.events, events);
     ck_assert_str_eq(sim_state(&w, PAYMENT, "a"), "AWAITING");
     w.topic[ORDER_EVENTS][lane].n--; /* so that the world can end */
+}
+END_TEST
+
+/* One that goes on where a restored database ends: what it follows has the number of the event that
+ * we know, and is another one. It is not applied. */
+START_TEST(attack_26_history_goes_on_elsewhere)
+{
+    place_in_lane(2);
+    play_settle(&w);
+    int64_t term = lane_of(ORDER, lane)->term;
+    append_foreign((struct saga_id){3, term + 1}, (struct saga_id){2, term + 1});
+    play_run(&w, PAYMENT, ORDER_EVENTS);
+    ck_assert_int_eq(w.gaps, 1);
+    ck_assert_int_eq(input(PAYMENT, ORDER_EVENTS)->last.term, term);
+    ck_assert_str_eq(sim_state(&w, PAYMENT, "a"), "AWAITING");
+    w.topic[ORDER_EVENTS][lane].n--; /* so that the world can end */
+    sim_take(&w, PAYMENT, lane, false);
 }
 END_TEST
 
@@ -379,6 +403,7 @@ Suite *writer_suite(void)
                                   attack_23_rubbish_is_buried_once,
                                   attack_24_first_start_after_expiry,
                                   attack_26_history_starts_again,
+                                  attack_26_history_goes_on_elsewhere,
                                   attack_30_overtaken_by_retention,
                                   attack_40_answer_lost_with_its_owner};
     Suite *suite = suite_create("writer");
