@@ -53,7 +53,7 @@ static uint64_t state(void)
 {
     const struct left *left = &place->left;
     bool all = left->copies || left->rewinds;
-    uint64_t h = state_of(&place->w, keys, keys_n, all);
+    uint64_t h = state_of(&place->w, &scope, all);
 
     for (size_t i = 0; i < sizeof *left; i++)
         h = (h ^ ((const unsigned char *)left)[i]) * 0x100000001b3;

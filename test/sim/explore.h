@@ -24,6 +24,7 @@ struct ask {
     const char *key, *text; /* the order, and the request */
     int times;              /* it is made so often, or less */
     int either;             /* of those with the same number only one is made; 0: no matter */
+    bool misplaced;         /* it is put into another partition than its order's */
 };
 struct plan {
     const char *name;
@@ -54,7 +55,11 @@ struct explored {
 /* What fails is shrunk; its transcript is printed unless a cell was broken on purpose. */
 void explore(const struct plan *plan, struct explored *out);
 
-/* state.c: what the future of a world depends on, as a number. keys: of all orders. */
-uint64_t state_of(const struct sim_world *w, const char *const *keys, int keys_n, bool all_records);
+/* state.c: what the future of a world depends on, as a number; only these orders and lanes matter. */
+struct scope {
+    const char *key[KEYS_MAX];
+    int keys, lane[LANES], lanes;
+};
+uint64_t state_of(const struct sim_world *w, const struct scope *scope, bool all_records);
 
 #endif

@@ -3,6 +3,8 @@
  * count by their order only (the chain compares them, and nothing else does); records that every
  * reader has behind it and would never read again; and what events tell people (reasons, times). */
 #include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
 
 #include "explore.h"
 
@@ -74,6 +76,26 @@ static void put_id(int service, int lane, struct saga_id id)
 
 /* ---- Which rows and records matter ---- */
 
+/* A forward's id: of a lane of order-svc, among its events. -> false: it is none */
+static bool forward_of(const struct saga_header *headers, int headers_n, int *lane,
+                       struct saga_id *id)
+{
+    for (int i = 0; i < headers_n; i++)
+        if (!strcmp(headers[i].name, "forwarded-id"))
+            return sscanf(strrchr(headers[i].value, '/'), "/%d.%" SCNd64 ".%" SCNd64, lane,
+                          &id->seq, &id->term) == 3;
+    return false;
+}
+
+static void see_forward(const struct saga_header *headers, int headers_n)
+{
+    struct saga_id id;
+    int lane;
+
+    if (forward_of(headers, headers_n, &lane, &id))
+        id_add(ORDER, lane, id);
+}
+
 static int first_row(const struct lane *lane)
 {
     int from = lane->outbox_n;
@@ -135,6 +157,7 @@ static void see_writer(const struct sim_world *w, int service, int number, int64
     for (int i = first_row(lane); i < lane->outbox_n; i++) {
         id_add(service, number, lane->outbox[i].out.own);
         id_add(service, number, lane->outbox[i].previous);
+        see_forward(lane->outbox[i].out.headers, lane->outbox[i].out.headers_n);
     }
     for (int i = (int)first; i < p->n; i++) {
         id_add(service, number, p->at[i].own);
@@ -142,7 +165,29 @@ static void see_writer(const struct sim_world *w, int service, int number, int64
     }
 }
 
+static void see_requests(const struct sim_world *w, int number, int64_t first)
+{
+    const struct partition *p = &w->topic[REQUESTS][number];
+    const struct lane *lane = &w->service[ORDER].lane[number];
+
+    for (int i = (int)first; i < p->n; i++)
+        see_forward(p->at[i].record.headers, p->at[i].record.headers_n);
+    for (int l = 0; l < LANES; l++) {
+        id_add(ORDER, l, lane->forwarded[l]);
+        id_add(ORDER, l, lane->stored_forwarded[l]);
+    }
+}
+
 /* ---- Putting ---- */
+
+static void put_forward(const struct saga_header *headers, int headers_n)
+{
+    struct saga_id id;
+    int lane;
+
+    if (forward_of(headers, headers_n, &lane, &id))
+        put_id(ORDER, lane, id);
+}
 
 static void put_records(const struct sim_world *w, int topic, int number, int from)
 {
@@ -150,10 +195,16 @@ static void put_records(const struct sim_world *w, int topic, int number, int fr
 
     put(p->n - from);
     put(p->holed);
+    for (int i = 0, decided = 0; i < p->n && topic == REQUESTS; i++) {
+        decided += p->at[i].decided;
+        if (i == p->n - 1)
+            put(decided);
+    }
     for (int i = from; i < p->n; i++) {
         const struct entry *e = &p->at[i];
         if (topic == REQUESTS) {
             put_text(e->record.value);
+            put_forward(e->record.headers, e->record.headers_n);
             put(e->decided);
             continue;
         }
@@ -181,6 +232,9 @@ static void put_writer(const struct lane *lane, int service, int number)
         const struct row_out *row = &lane->outbox[i];
         put_text(row->out.key);
         put_pointer(row->event);
+        if (!row->event) /* a forward */
+            put_text(row->value);
+        put_forward(row->out.headers, row->out.headers_n);
         put_id(service, number, row->out.own);
         put_id(service, number, row->previous);
         put(row->landed);
@@ -206,6 +260,10 @@ static void put_reader(const struct service *s, int number, int input, int64_t f
     put(in->next_offset - first);
     put(stored->next_offset - first);
     put(lane->moved[input]);
+    for (int l = 0; l < LANES && writer < 0; l++) {
+        put_id(ORDER, l, lane->forwarded[l]);
+        put_id(ORDER, l, lane->stored_forwarded[l]);
+    }
     if (writer < 0)
         return;
     put_id(writer, number, in->last);
@@ -216,14 +274,11 @@ static void put_reader(const struct service *s, int number, int input, int64_t f
     put(in->reached | in->rewound << 1 | in->stopped << 2);
 }
 
-static void put_lane(const struct sim_world *w, int number, bool all_records)
+/* -> the first record that matters, of each topic */
+static void see_lane(const struct sim_world *w, int number, bool all_records, int64_t *first)
 {
-    int64_t first[TOPICS];
-
     for (int t = REQUESTS; t <= PAYMENT_EVENTS; t++)
         first[t] = all_records ? 0 : w->topic[t][number].n;
-    for (int i = 0; i < SERVICES; i++)
-        seqs[i][number].n = terms[i][number].n = 0;
     for (int i = 0; i < SERVICES; i++) {
         const struct service *s = &w->service[i];
         for (int t = 0; t < s->intake.topics; t++)
@@ -231,6 +286,11 @@ static void put_lane(const struct sim_world *w, int number, bool all_records)
     }
     for (int i = 0; i < SERVICES; i++)
         see_writer(w, i, number, first[sim_topic[i]]);
+    see_requests(w, number, first[REQUESTS]);
+}
+
+static void put_lane(const struct sim_world *w, int number, const int64_t *first)
+{
     for (int t = REQUESTS; t <= PAYMENT_EVENTS; t++)
         put_records(w, t, number, (int)first[t]);
     for (int i = 0; i < SERVICES; i++) {
@@ -239,6 +299,19 @@ static void put_lane(const struct sim_world *w, int number, bool all_records)
         for (int t = 0; t < s->intake.topics; t++)
             put_reader(s, number, t, first[topic_of_input(s, t)]);
     }
+}
+
+static void put_lanes(const struct sim_world *w, const struct scope *scope, bool all_records)
+{
+    int64_t first[LANES][TOPICS];
+
+    for (int i = 0; i < SERVICES; i++)
+        for (int l = 0; l < LANES; l++)
+            seqs[i][l].n = terms[i][l].n = 0;
+    for (int i = 0; i < scope->lanes; i++)
+        see_lane(w, scope->lane[i], all_records, first[i]);
+    for (int i = 0; i < scope->lanes; i++)
+        put_lane(w, scope->lane[i], first[i]);
 }
 
 static void put_ledger(const struct sim_world *w, const char *key)
@@ -328,7 +401,7 @@ static void put_batches(const struct sim_world *w)
     }
 }
 
-uint64_t state_of(const struct sim_world *w, const char *const *keys, int keys_n, bool all_records)
+uint64_t state_of(const struct sim_world *w, const struct scope *scope, bool all_records)
 {
     struct ranks dues = {.n = 0};
     uint64_t h = 0x9e3779b97f4a7c15;
@@ -336,18 +409,15 @@ uint64_t state_of(const struct sim_world *w, const char *const *keys, int keys_n
     n = 0;
     rank_add(&dues, 0);
     rank_add(&dues, w->now);
-    for (int i = 0; i < keys_n; i++) {
-        const void *sale = sim_row(w, ORDER, keys[i]);
+    for (int i = 0; i < scope->keys; i++) {
+        const void *sale = sim_row(w, ORDER, scope->key[i]);
         if (sale)
             rank_add(&dues, order_view(sale).due);
     }
     put_rank(&dues, w->now);
-    for (int i = 0; i < keys_n; i++) {
-        int lane = sim_lane(keys[i]);
-        if (i == 0 || lane != sim_lane(keys[0]))
-            put_lane(w, lane, all_records);
-        put_order(w, keys[i], &dues);
-    }
+    put_lanes(w, scope, all_records);
+    for (int i = 0; i < scope->keys; i++)
+        put_order(w, scope->key[i], &dues);
     put_stock(w);
     put_calls(w);
     put_batches(w);

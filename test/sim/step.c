@@ -11,8 +11,7 @@ enum { MUCH = 1000 };
 
 const struct plan *plan;
 struct place *place;
-const char *keys[KEYS_MAX];
-int keys_n, lanes[KEYS_MAX], lanes_n;
+struct scope scope;
 struct schedule *recording;
 
 /* ---- Steps made of moves ---- */
@@ -49,8 +48,8 @@ static void publish(int service, int number)
 
 static void take_all(int service)
 {
-    for (int i = 0; i < lanes_n; i++)
-        make(at(MOVE_TAKE, service, lanes[i], false));
+    for (int i = 0; i < scope.lanes; i++)
+        make(at(MOVE_TAKE, service, scope.lane[i], false));
 }
 
 static void commit(const struct step *step)
@@ -72,8 +71,8 @@ static void commit(const struct step *step)
         place->left.takeovers--;
     }
     if (step->after != KILLED && step->after != PAUSED)
-        for (int i = 0; i < lanes_n; i++)
-            publish(service, lanes[i]);
+        for (int i = 0; i < scope.lanes; i++)
+            publish(service, scope.lane[i]);
     if (step->after == KILLED || step->after == KILLED_SENT) {
         take_all(service);
         place->left.crashes--;
@@ -88,6 +87,11 @@ static void gathered(const struct step *step)
         commit(step);
 }
 
+static int partition_of(const struct ask *a)
+{
+    return (sim_lane(a->key) + a->misplaced) % LANES;
+}
+
 static void ask(const struct step *step)
 {
     const struct ask *a = &plan->ask[step->n];
@@ -97,7 +101,7 @@ static void ask(const struct step *step)
             place->left.ask[i]--;
         else if (a->either && plan->ask[i].either == a->either)
             place->left.ask[i] = -1;
-    make((struct move){.kind = MOVE_REQUEST, .lane = -1, .key = a->key, .text = a->text});
+    make((struct move){.kind = MOVE_REQUEST, .lane = step->lane, .key = a->key, .text = a->text});
     make(at(MOVE_READ, ORDER, step->lane, 1));
     gathered(step);
 }
@@ -200,9 +204,9 @@ void step_make(const struct step *step)
         break;
     }
     for (int i = 0; i < SERVICES && !place->w.failed[0] && place->left.open < 0; i++)
-        for (int l = 0; l < lanes_n; l++)
+        for (int l = 0; l < scope.lanes; l++)
             for (int t = 0; t < place->w.service[i].intake.topics; t++)
-                pass(i, lanes[l], t);
+                pass(i, scope.lane[l], t);
 }
 
 /* ---- Which steps there are ---- */
@@ -238,19 +242,19 @@ static void add_asks(struct steps *steps)
             add_commits(steps, (struct step){.kind = ASK,
                                              .n = i,
                                              .service = ORDER,
-                                             .lane = (int8_t)sim_lane(plan->ask[i].key)});
+                                             .lane = (int8_t)partition_of(&plan->ask[i])});
 }
 
 static void add_reads(struct steps *steps, int service)
 {
     const struct service *s = &place->w.service[service];
 
-    for (int l = 0; l < lanes_n; l++)
+    for (int l = 0; l < scope.lanes; l++)
         for (int t = 0; t < s->intake.topics; t++)
-            if (sim_unread(&place->w, service, lanes[l], t) > 0)
+            if (sim_unread(&place->w, service, scope.lane[l], t) > 0)
                 add_commits(steps, (struct step){.kind = READ,
                                                  .service = (int8_t)service,
-                                                 .lane = (int8_t)lanes[l],
+                                                 .lane = (int8_t)scope.lane[l],
                                                  .input = (int8_t)t,
                                                  .owed = true});
 }
@@ -271,14 +275,14 @@ static bool is_called(const char *key)
 
 static void add_dues(struct steps *steps, int service)
 {
-    for (int i = 0; i < keys_n; i++) {
-        const struct saga_row *row = sim_row(&place->w, service, keys[i]);
+    for (int i = 0; i < scope.keys; i++) {
+        const struct saga_row *row = sim_row(&place->w, service, scope.key[i]);
         struct step step = {.kind = DUE,
                             .service = (int8_t)service,
-                            .lane = (int8_t)sim_lane(keys[i]),
-                            .key = keys[i]};
+                            .lane = (int8_t)sim_lane(scope.key[i]),
+                            .key = scope.key[i]};
         if (!row || !row->due || (service == ORDER && !plan->deadlines) ||
-            (service == PAYMENT && is_called(keys[i])))
+            (service == PAYMENT && is_called(scope.key[i])))
             continue;
         step.owed = service == PAYMENT || row->due <= place->w.now;
         add_commits(steps, step);
@@ -290,11 +294,11 @@ static void add_replies(struct steps *steps)
     const struct sim_world *w = &place->w;
 
     for (int i = 0, of[KEYS_MAX] = {0}; i < w->reply_n; i++) {
-        int k = strcmp(w->reply[i].key, keys[0]) != 0;
+        int k = strcmp(w->reply[i].key, scope.key[0]) != 0;
         add_commits(steps, (struct step){.kind = REPLY,
                                          .service = PAYMENT,
                                          .lane = (int8_t)w->reply[i].lane,
-                                         .key = keys[k],
+                                         .key = scope.key[k],
                                          .n = of[k]++,
                                          .owed = true});
     }
@@ -309,7 +313,7 @@ static void add_calls(struct steps *steps)
         const struct pending *p = &w->pending[i];
         struct step step = {
             .kind = CALL,
-            .key = keys[strcmp(p->call.key, keys[0]) != 0],
+            .key = scope.key[strcmp(p->call.key, scope.key[0]) != 0],
             .which = (int8_t)((!strcmp(p->call.call->type, "charge") ? MOVE_CHARGE : MOVE_REFUND) |
                               (p->orphan ? MOVE_ORPHAN : MOVE_LIVE)),
             .n = ANSWERED,
@@ -335,10 +339,10 @@ static void add_owners(struct steps *steps, int service)
 
     if (left->crashes)
         add(steps, (struct step){.kind = CRASH, .service = (int8_t)service});
-    for (int i = 0; i < lanes_n; i++) {
-        const struct lane *lane = lane_of(service, lanes[i]);
+    for (int i = 0; i < scope.lanes; i++) {
+        const struct lane *lane = lane_of(service, scope.lane[i]);
         struct step step = {
-            .kind = TAKE, .service = (int8_t)service, .lane = (int8_t)lanes[i], .owed = true};
+            .kind = TAKE, .service = (int8_t)service, .lane = (int8_t)scope.lane[i], .owed = true};
         if (lane->lost)
             add(steps, step);
         step.n = 1;
@@ -363,24 +367,25 @@ static void add_owners(struct steps *steps, int service)
 
 static void add_copies(struct steps *steps)
 {
-    for (int l = 0; l < lanes_n; l++)
+    for (int l = 0; l < scope.lanes; l++)
         for (int t = ORDER_EVENTS; place->left.copies && t <= PAYMENT_EVENTS; t++)
-            for (int i = 0; i < place->w.topic[t][lanes[l]].n; i++)
-                add(steps, (struct step){
-                               .kind = COPY, .lane = (int8_t)lanes[l], .input = (int8_t)t, .n = i});
+            for (int i = 0; i < place->w.topic[t][scope.lane[l]].n; i++)
+                add(steps,
+                    (struct step){
+                        .kind = COPY, .lane = (int8_t)scope.lane[l], .input = (int8_t)t, .n = i});
 }
 
 static void add_rewinds(struct steps *steps, int service)
 {
     const struct service *s = &place->w.service[service];
 
-    for (int l = 0; l < lanes_n; l++)
+    for (int l = 0; l < scope.lanes; l++)
         for (int t = 0; place->left.rewinds && t < s->intake.topics; t++)
             for (int i = 0;
-                 i < s->lane[lanes[l]].reader.input[t].next_offset && s->intake.source[t]; i++)
+                 i < s->lane[scope.lane[l]].reader.input[t].next_offset && s->intake.source[t]; i++)
                 add(steps, (struct step){.kind = REWIND,
                                          .service = (int8_t)service,
-                                         .lane = (int8_t)lanes[l],
+                                         .lane = (int8_t)scope.lane[l],
                                          .input = (int8_t)t,
                                          .n = i});
 }
@@ -394,7 +399,7 @@ void step_list(struct steps *steps)
     if (left->open >= 0)
         add_commits(steps, (struct step){.kind = COMMIT,
                                          .service = left->open,
-                                         .lane = (int8_t)lanes[0],
+                                         .lane = (int8_t)scope.lane[0],
                                          .owed = true});
     if (left->open >= 0 && left->gathered >= plan->batch)
         return;
@@ -439,18 +444,32 @@ static void make_scratch(struct saga_batch *b)
     region_open();
 }
 
+static void see_key(const char *key)
+{
+    for (int i = 0; i < scope.keys; i++)
+        if (!strcmp(scope.key[i], key))
+            return;
+    assert(scope.keys < KEYS_MAX);
+    scope.key[scope.keys++] = key;
+}
+
+static void see_lane(int lane)
+{
+    for (int i = 0; i < scope.lanes; i++)
+        if (scope.lane[i] == lane)
+            return;
+    scope.lane[scope.lanes++] = lane;
+}
+
 void step_begin(const struct plan *p)
 {
     plan = p;
-    keys_n = lanes_n = 0;
+    scope.keys = scope.lanes = 0;
     for (int i = 0; i < ASKS_MAX && plan->ask[i].text; i++) {
-        const char *key = plan->ask[i].key;
-        if (keys_n == 0 || (keys_n == 1 && strcmp(key, keys[0]) != 0))
-            keys[keys_n++] = key;
+        see_key(plan->ask[i].key);
+        see_lane(sim_lane(plan->ask[i].key));
+        see_lane(partition_of(&plan->ask[i]));
     }
-    for (int i = 0; i < keys_n; i++)
-        if (i == 0 || sim_lane(keys[i]) != lanes[0])
-            lanes[lanes_n++] = sim_lane(keys[i]);
     order_pay_timeout = PAY_TIMEOUT;
     region_start();
     region_open();

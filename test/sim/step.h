@@ -60,8 +60,7 @@ struct place { /* all that a step changes: in the region */
 /* What is explored. */
 extern const struct plan *plan;
 extern struct place *place;
-extern const char *keys[KEYS_MAX];
-extern int keys_n, lanes[KEYS_MAX], lanes_n;
+extern struct scope scope;
 extern struct schedule *recording; /* of the moves that steps are made of, or NULL */
 
 void step_begin(const struct plan *p); /* a new place, in a region */

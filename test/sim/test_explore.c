@@ -46,7 +46,13 @@
 #define RIVAL(key) {key, PLACE(key, NOW("tok_ok")), 1, 0}, CANCEL(key, 1)
 #define A_RIVAL    PAID_NOW("tok_ok"), PAID_NOW("tok_declined"), CANCEL("a", 1)
 
-#define A_FEW       PAID_NOW("tok_ok"), PAID_NOW("tok_declined"), CANCEL("a", 1), SHIP("a", 1)
+#define A_FEW PAID_NOW("tok_ok"), PAID_NOW("tok_declined"), CANCEL("a", 1), SHIP("a", 1)
+#define MISPLACED                                                                                  \
+    {"a", PLACE("a", NOW("tok_ok")), 1, 0, .misplaced = true},                                     \
+        {"a", TO("a", "CancelOrder"), 1, 0, .misplaced = true},                                    \
+    {                                                                                              \
+        "a", TO("a", "ShipOrder"), 1, 0, .misplaced = true                                         \
+    }
 #define A_FEW_LATER {"a", PLACE("a", LATER), 1, 0}, PAID_LATER("tok_ok"), CANCEL("a", 1)
 
 /* clang-format off */
@@ -70,6 +76,9 @@ static const struct plan plans[] = {
     {"two copies", 1, {A_FEW}, .deadlines = true, .copies = 2},
     {"read again twice", 1, {A_FEW}, .deadlines = true, .rewinds = 2},
     {"loss", 1, {A_FEW}, .deadlines = true, .losses = 1},
+    /* Requests in another partition than their order's */
+    {"misplaced, crash", 1, {MISPLACED}, .deadlines = true, .crashes = 1},
+    {"misplaced, take-over", 1, {MISPLACED}, .takeovers = 1},
     /* Two orders and one piece */
     {"rivals in a lane", 1, {A_RIVAL, RIVAL("c")}},
     {"rivals", 1, {A_RIVAL, RIVAL("b")}},
