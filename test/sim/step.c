@@ -101,6 +101,9 @@ static void ask(const struct step *step)
             place->left.ask[i]--;
         else if (a->either && plan->ask[i].either == a->either)
             place->left.ask[i] = -1;
+    const struct saga_row *row = sim_row(&place->w, ORDER, a->key);
+    if (!row || !row->state) /* deadlines come in this order, and not together */
+        make((struct move){.kind = MOVE_CLOCK, .at = APART});
     make((struct move){.kind = MOVE_REQUEST, .lane = step->lane, .key = a->key, .text = a->text});
     make(at(MOVE_READ, ORDER, step->lane, 1));
     gathered(step);

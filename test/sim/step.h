@@ -5,7 +5,9 @@
 #include "explore.h"
 
 enum { STEPS_MAX = 200 };
-#define PAY_TIMEOUT INT64_C(86400000000) /* us; nothing but a deadline's own step goes so far */
+/* us. Nothing but its own step goes as far as an order's deadline, or from one to the next. */
+#define PAY_TIMEOUT INT64_C(2592000000000)
+#define APART       INT64_C(3600000000)
 
 enum step_kind {
     ASK,    /* n: which */

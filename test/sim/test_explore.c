@@ -76,6 +76,8 @@ static const struct plan plans[] = {
     {"two copies", 1, {A_FEW}, .deadlines = true, .copies = 2},
     {"read again twice", 1, {A_FEW}, .deadlines = true, .rewinds = 2},
     {"loss", 1, {A_FEW}, .deadlines = true, .losses = 1},
+    {"crash, silence", 1, {A_FEW}, .crashes = 1, .silent = 1, .early = 1},
+    {"two take-overs", 1, {PAID_NOW("tok_ok"), CANCEL("a", 1)}, .takeovers = 2},
     /* Requests in another partition than their order's */
     {"misplaced, crash", 1, {MISPLACED}, .deadlines = true, .crashes = 1},
     {"misplaced, take-over", 1, {MISPLACED}, .takeovers = 1},
@@ -84,15 +86,13 @@ static const struct plan plans[] = {
     {"rivals", 1, {A_RIVAL, RIVAL("b")}},
     {"rivals in a lane, batches", 1, {A_RIVAL, RIVAL("c")}, .batch = 2},
     {"rivals, crash", 1, {PAID_NOW("tok_ok"), CANCEL("a", 1), RIVAL("b")}, .crashes = 1},
+    {"rivals, deadlines", 1, {A_RIVAL, RIVAL("b")}, .deadlines = true},
     /* EXPLORE=full */
     {"now, larger batches", 1, {A_NOW}, .deadlines = true, .batch = 4, .full = true},
     {"later, larger batches", 1, {A_LATER}, .deadlines = true, .batch = 4, .full = true},
-    {"crash, silence", 1, {A_FEW}, .crashes = 1, .silent = 1, .early = 1, .full = true},
     {"now, take-over of all", 1, {A_NOW}, .deadlines = true, .takeovers = 1, .full = true},
     {"later, take-over of all", 1, {A_LATER}, .deadlines = true, .takeovers = 1, .full = true},
-    {"two take-overs", 1, {PAID_NOW("tok_ok"), CANCEL("a", 1)}, .takeovers = 2, .full = true},
     {"loss, crash", 1, {A_FEW}, .deadlines = true, .losses = 1, .crashes = 1, .full = true},
-    {"rivals, deadlines", 1, {A_RIVAL, RIVAL("b")}, .deadlines = true, .full = true},
     {"rivals, take-over", 1, {A_RIVAL, RIVAL("b")}, .takeovers = 1, .full = true},
 };
 /* clang-format on */
