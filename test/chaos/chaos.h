@@ -28,6 +28,7 @@ void load_send(struct chaos *c, int until);
 int load_ship(struct chaos *c);
 int64_t load_sent(const struct chaos *c); /* orders, the others than world_load's too */
 int64_t load_ended(struct chaos *c);      /* of them, at an end, or paid */
+const char *load_open(struct chaos *c);   /* the first few that are not, and their states */
 /* Every order that was sent is there and has ended as its kind must; every letter is there. */
 struct world_found load_check(struct chaos *c);
 /* What the services tell over HTTP is what the databases hold. -> orders and SKUs compared */

@@ -19,7 +19,7 @@ const char *const fault_names[] = {
 static const struct {
     int long_run, least;
 } shares[FAULTS] = {
-    [KILL] = {130, 14}, [PAUSE] = {24, 3}, [POSTGRES] = {8, 2}, [TERMINATE] = {30, 4},
+    [KILL] = {130, 14}, [PAUSE] = {40, 8}, [POSTGRES] = {8, 2}, [TERMINATE] = {30, 4},
     [CUT] = {40, 6},    [BOOK] = {12, 3},  [KAFKA] = {8, 2},    [COPY] = {6, 3}};
 enum { LONG_RUN = 20000 };
 

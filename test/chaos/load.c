@@ -73,6 +73,19 @@ int64_t load_ended(struct chaos *c)
                             " ('PAID', 'CANCELLED', 'SHIPPED', 'COMPLETED')");
 }
 
+const char *load_open(struct chaos *c)
+{
+    return db_text(c->w->db,
+                   "with o as (select order_id, o.state, r.state as r, p.state as p"
+                   "             from orders o left join reservation r using (order_id)"
+                   "             left join payment p using (order_id)"
+                   "            where o.state not in ('PAID', 'CANCELLED', 'SHIPPED', 'COMPLETED')"
+                   "               or (order_id ~ '^ship-' and o.state <> 'COMPLETED') limit 5)"
+                   "select coalesce(string_agg(concat_ws(' ', order_id, state, r, p), ', '),"
+                   "                'never created')"
+                   "  from o");
+}
+
 static void check_others(struct chaos *c, const char *name, int every, const char *end)
 {
     const char *wrong =

@@ -51,7 +51,7 @@ static const struct point {
     AT(republishing), CRASHED, ALL, 1, false},
     AT(republished), CRASHED, ALL, 1, false},
     AT(lane_taken), TAKE, ALL, 2, true},
-    AT(screened), LOAD, ALL, 2, false},
+    AT(screened), LOAD, ALL, 2, true},
     AT(load_sent), LOAD, ALL, 2, true},
     AT(loaded), LOAD, ALL, 2, true},
     AT(decided), LOAD, ALL, 3, false},
