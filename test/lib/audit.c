@@ -30,6 +30,20 @@ static const struct { const char *invariant, *query; } queries[] = {
      "select s.sku from stock s left join m using (sku)"
      " where s.received <> coalesce(m.received, 0) or s.shipped <> coalesce(m.shipped, 0)"
      "    or s.reserved <> coalesce(m.reserved - m.released - m.shipped, 0)"},
+    {"1: an order moves an SKU once each way",
+     "select order_id || ': ' || sku || ' ' || kind || ' ' || count(*) from stock_movement"
+     " where order_id is not null group by order_id, sku, kind having count(*) > 1"},
+    {"1: what is held is what was ordered",
+     "select order_id from reservation r join orders o using (order_id)"
+     " where r.state in ('HELD', 'SHIPPED')"
+     "   and (select string_agg((l->>'sku') || ' ' || (l->>'quantity'), ', ' order by l->>'sku')"
+     "          from json_array_elements(r.lines) l)"
+     "       is distinct from"
+     "       (select string_agg((l->>'sku') || ' ' || (l->>'quantity'), ', ' order by l->>'sku')"
+     "          from json_array_elements(o.lines) l)"},
+    {"2: what was charged is what was ordered",
+     "select key || ': ' || l.amount || ' of ' || o.amount"
+     "  from ledger l join orders o on l.key = 'charge:' || o.order_id where l.amount <> o.amount"},
     {"2: money at the provider",
      "with l as (select substr(key, 8) as order_id,"
      "                  sum(case when key like 'charge:%' then amount else -amount end) as net"
