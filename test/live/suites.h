@@ -19,6 +19,7 @@
     X(unstored)   \
     X(refused)    \
     X(gaps)       \
+    X(schedules)  \
     X(kills)      \
     X(owners)     \
     X(failpoints) \

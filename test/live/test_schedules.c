@@ -1,0 +1,197 @@
+/* Schedules that no load meets by chance, forced: the order service alone, held at COMMIT, killed there,
+ * overtaken by an owner that the test plays in SQL. */
+#include "suites.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "lane.h"
+#include "world.h"
+
+enum { LANES = 2, PATIENCE = 15 };
+
+static struct world *w;
+static struct member *order;
+
+static void setup(void)
+{
+    w = world_new("schedules", LANES, NULL);
+    order = world_start(w, ORDER, 0);
+    AWAIT(PATIENCE, world_is_ready(order));
+}
+
+static void teardown(void)
+{
+    world_free(w);
+    w = NULL;
+}
+
+/* An order of lane 0: the first of "<name>-0", "<name>-1", ... that belongs there. It lives on. */
+static const char *order_in_0(const char *name)
+{
+    static char keys[64][32];
+    static int n;
+    char *key = keys[n++ % 64];
+
+    for (int i = 0;; i++) {
+        snprintf(key, sizeof *keys, "%s-%d", name, i);
+        if (saga_lane_of(key, strlen(key), LANES) == 0)
+            return key;
+    }
+}
+
+static void place_later(const char *key)
+{
+    world_place(w, key, "apple 1 150", "later");
+    kafka_flush(5);
+}
+
+static const char *state(const char *key)
+{
+    return db_text(w->db, "select state from orders where order_id = '%s'", key);
+}
+
+static int64_t events(void)
+{
+    int64_t ends[LANES];
+
+    return kafka_ends(world_topic(w, "order.events"), LANES, ends);
+}
+
+static int64_t rows_out(void)
+{
+    return db_int(w->db, "select count(*) from outbox where topic = 'order.events'");
+}
+
+static int64_t lane_0(const char *column)
+{
+    return db_int(w->db, "select %s from lane where lane = 0", column);
+}
+
+/* ---- Between COMMIT and publish ---- */
+
+/* From now on each COMMIT of a batch that emits waits in the server for a second, whoever has asked for
+ * it: also if he is dead when it comes back. */
+static void hold_commits(void)
+{
+    db_run(w->db, "create function order_svc.hold() returns trigger language plpgsql as $$"
+                  "begin perform pg_sleep(1); return null; end $$");
+    for (int slot = 0; slot < 2; slot++)
+        db_run(w->db,
+               "create constraint trigger hold after insert on order_svc.outbox_%d deferrable"
+               " initially deferred for each row execute function order_svc.hold()",
+               slot);
+}
+
+static bool commit_is_held(void)
+{
+    return db_int(w->db,
+                  "select count(*) from pg_stat_activity where datname = '%s' and "
+                  "application_name = 'order-svc' and wait_event = 'PgSleep'",
+                  w->database) > 0;
+}
+
+/* Attacks 1 and 5: the process dies while its COMMIT is on its way, and the server commits. What it had
+ * no time to publish is published by the next owner, and nothing is decided twice. */
+START_TEST(killed_between_commit_and_publish)
+{
+    const char *key = order_in_0("unpublished");
+
+    place_later(order_in_0("first")); /* one that is published */
+    AWAIT(PATIENCE, events() == 1 && lane_0("published") == 1);
+    hold_commits();
+    place_later(key);
+    AWAIT(PATIENCE, commit_is_held());
+    world_kill(order);
+    AWAIT(PATIENCE, rows_out() == 2);
+    MUST_BE(events(), 1);
+    db_run(w->db, "drop function order_svc.hold cascade");
+    world_start(w, ORDER, 0);
+    AWAIT(PATIENCE, events() == 2);
+    AWAIT(PATIENCE, lane_0("published") == 2);
+    MUST_BE(rows_out(), 2);
+    MUST(same(state(key), "CREATED"), "%s", state(key));
+}
+END_TEST
+
+/* Attack 6: the process dies when all is published and not yet stored as such: it is sent again, the
+ * very same, in the same order. */
+START_TEST(killed_between_publish_and_its_note)
+{
+    for (int i = 0; i < 20; i++)
+        world_place(w, order_in_0(text("again-%d", i)), "apple 1 150", "later");
+    kafka_flush(5);
+    AWAIT(PATIENCE, rows_out() == 22 && lane_0("published") == lane_0("last_seq"));
+    world_kill(order);
+    MUST_BE(events(), 22);
+    db_run(w->db, "update lane set published = published - 15, published_offset ="
+                  "  published_offset - 15, published_id = '0.' || (last_seq - 15) || '.' ||"
+                  "  split_part(published_id, '.', 3) where lane = 0");
+    world_start(w, ORDER, 0);
+    AWAIT(PATIENCE, lane_0("published") == lane_0("last_seq"));
+    MUST_BE(events(), 37);
+    MUST_BE(rows_out(), 22);
+    struct kafka_log *log = kafka_read(world_topic(w, "order.events"));
+    for (int i = 0; i < 15; i++)
+        MUST(same(log->at[22 + i].value, log->at[7 + i].value), "%s is sent again as %s",
+             log->at[7 + i].value, log->at[22 + i].value);
+    kafka_log_free(log);
+}
+END_TEST
+
+/* ---- Another owner ---- */
+
+/* What another owner does to lane 0 while ours believes it has it: raises the term, and this. */
+#define OVERTAKE(statement)                                                                        \
+    "begin; update lane set term = term + 1 where lane = 0;" statement ";commit"
+
+/* What is remembered of a lane's orders is worth nothing once the lane was another's: an order that is
+ * in memory as CREATED was paid meanwhile, and ships. */
+START_TEST(rows_in_memory_are_forgotten_with_the_lane)
+{
+    const char *key = order_in_0("remembered");
+
+    place_later(key);
+    AWAIT(PATIENCE, same(state(key), "CREATED"));
+    int64_t term = lane_0("term");
+    db_run(w->db, OVERTAKE("update orders set state = 'PAID', due = null where order_id = '%s'"),
+           key);
+    world_ask(w, key, "{\"type\":\"ShipOrder\",\"order_id\":\"%s\"}", key);
+    kafka_flush(5);
+    AWAIT(PATIENCE, lane_0("term") > term + 1);
+    AWAIT(PATIENCE, same(state(key), "SHIPPED"));
+}
+END_TEST
+
+/* Attack 44: after a fail-over the database lacks the last transactions, under the same term. Nothing is
+ * built on what is not there: the lane is taken anew. (Last: its history is another one from here on.) */
+START_TEST(a_database_that_lacks_the_last_batch_is_noticed)
+{
+    const char *key = order_in_0("lacked");
+
+    place_later(key);
+    AWAIT(PATIENCE, same(state(key), "CREATED") && lane_0("published") == lane_0("last_seq"));
+    int64_t term = lane_0("term");
+    db_run(w->db,
+           "begin; delete from orders where order_id = '%s';"
+           "update lane set last_seq = last_seq - 1, published = published - 1"
+           " where lane = 0; commit",
+           key);
+    place_later(order_in_0("behind"));
+    AWAIT(PATIENCE, lane_0("term") > term);
+}
+END_TEST
+
+Suite *schedules_suite(void)
+{
+    Suite *s = suite_create("schedules");
+    TCase *t = tcase_create("all");
+
+    tcase_add_unchecked_fixture(t, setup, teardown);
+    tcase_add_test(t, killed_between_commit_and_publish);
+    tcase_add_test(t, killed_between_publish_and_its_note);
+    tcase_add_test(t, rows_in_memory_are_forgotten_with_the_lane);
+    tcase_add_test(t, a_database_that_lacks_the_last_batch_is_noticed);
+    suite_add_tcase(s, t);
+    return s;
+}
