@@ -21,6 +21,7 @@
     X(gaps)       \
     X(schedules)  \
     X(kills)      \
+    X(sessions)   \
     X(owners)     \
     X(failpoints) \
     X(flood)

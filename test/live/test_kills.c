@@ -1,5 +1,5 @@
-/* Crashes, stops and take-overs in the middle of a load: processes killed, paused, doubled; lanes
- * and locks taken from under their owners. Whatever happens, each order comes to its end, once. */
+/* Crashes and stops in the middle of a load: processes killed, and restarted. Whatever happens, each order
+ * comes to its end, once. */
 #include "suites.h"
 
 #include <inttypes.h>
@@ -114,121 +114,6 @@ START_TEST(services_can_be_restarted)
 }
 END_TEST
 
-/* ---- The database ---- */
-
-/* Attack 10: sessions are ended by the administrator, in whatever they are doing. */
-START_TEST(sessions_can_be_terminated)
-{
-    start_load("session");
-    for (int k = 1; k <= 8; k++) {
-        AWAIT(PATIENCE, ended("session") > ORDERS / 10 * k);
-        db_run(w->db,
-               "select pg_terminate_backend(pid) from pg_stat_activity where datname = '%s' and "
-               "application_name like '%%-svc'",
-               w->database);
-    }
-    all_well("session");
-}
-END_TEST
-
-/* Attack 10: COMMIT itself fails, for one cause after the other; the same batch is run again. Attack
- * 36: also if its content is what is wrong, time and again. COMMIT is not the service's, so no order
- * is to blame. */
-START_TEST(commit_can_fail)
-{
-    static const char *const make =
-        "create sequence %1$s_svc.commits;"
-        "create function %1$s_svc.fail() returns trigger language plpgsql as $$"
-        "declare n bigint := nextval('%1$s_svc.commits');"
-        "begin"
-        "    if n between 3 and 8 then"
-        "        raise unique_violation;"
-        "    elsif n %% 3 = 2 then"
-        "        raise exception 'as the test wants it' using errcode ="
-        "            (array['40001', '40P01', '53100', '57014'])[n / 3 %% 4 + 1];"
-        "    end if;"
-        "    return null;"
-        "end $$;"
-        "create constraint trigger fail after insert on %1$s_svc.outbox_%2$d deferrable initially"
-        " deferred for each row execute function %1$s_svc.fail()";
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-    for (int s = 0; s < SERVICES; s++)
-        db_run(w->db, make, service_names[s],
-               (int)db_int(w->db, "select slot from %s_svc.outbox_current", service_names[s]));
-#pragma GCC diagnostic pop
-    for (int i = 0; i < ORDERS; i += ORDERS / 50) { /* in many batches */
-        world_load(w, "commit", i, i + ORDERS / 50);
-        kafka_flush(5);
-    }
-    all_well("commit");
-    for (int s = 0; s < SERVICES; s++) {
-        const char *name = service_names[s];
-        MUST(db_int(w->db, "select last_value from %s_svc.commits", name) > 12,
-             "%s-svc: hardly any COMMIT failed", name);
-        db_run(w->db, "drop function %s_svc.fail cascade; drop sequence %s_svc.commits", name,
-               name);
-    }
-}
-END_TEST
-
-/* Attack 3: a former owner is stopped while it holds the rows of a lane and of stock. Whoever needs
- * them ends its session, after SAGA_LOCK_WAIT (1 s here), and the lanes go on. */
-START_TEST(a_silent_owner_of_locks_is_ended)
-{
-    struct db *silent = db_new(w->database);
-
-    db_run(silent, "set application_name = 'inventory-svc'");
-    db_run(silent, "begin; select from inventory_svc.lane where lane in (1, 5) for update;"
-                   "select from inventory_svc.stock where sku = 'load-3' for update");
-    start_load("locks");
-    all_well("locks");
-    MUST(db_lost(silent), "the session that held the locks is still there");
-    db_free(silent);
-}
-END_TEST
-
-/* Not so a session that is no former owner's: a person's, in psql, is waited for. */
-START_TEST(a_session_of_others_is_not_ended)
-{
-    struct db *person = db_new(w->database);
-
-    db_run(person, "begin; select from inventory_svc.stock where sku = 'load-3' for update");
-    world_place(w, "patient", "load-3 1 150", "tok_ok");
-    kafka_flush(5);
-    AWAIT(PATIENCE, db_int(w->db,
-                           "select count(*) from pg_stat_activity where datname = '%s' and "
-                           "wait_event_type = 'Lock' and query_start < now() - interval '3s'",
-                           w->database) > 0);
-    MUST(!db_lost(person), "a person's session was ended");
-    db_run(person, "commit");
-    db_free(person);
-    world_settle(w, PATIENCE);
-    MUST(same(world_state(w, "patient"), "PAID HELD COMPLETED"), "%s", world_state(w, "patient"));
-}
-END_TEST
-
-/* ---- Lanes ---- */
-
-/* Attacks 2, 8, 43: somebody raises the term of lanes (an expelled owner that woke up and died) and
- * no rebalance follows: the owner finds it, the other lanes of its batch go through, and it takes
- * the lanes again. */
-START_TEST(a_lane_taken_from_under_its_owner_comes_back)
-{
-    start_load("term");
-    for (int k = 1; k <= 3; k++) {
-        AWAIT(PATIENCE, ended("term") > ORDERS / 6 * k);
-        for (int s = 0; s < SERVICES; s++)
-            db_run(w->db, "update %s_svc.lane set term = term + 1 where lane %% 4 = %d",
-                   service_names[s], k);
-    }
-    all_well("term");
-    for (int s = 0; s < SERVICES; s++)
-        MUST(proc_said(world_member(w, s, 0)->proc, "lane lost"), "%s-svc has not lost a lane",
-             service_names[s]);
-}
-END_TEST
-
 /* RULES.md, invariants 1 to 8, of all of the above. */
 START_TEST(it_all_balances)
 {
@@ -247,11 +132,6 @@ Suite *kills_suite(void)
     tcase_add_test(t, payment_svc_can_be_killed);
     tcase_add_test(t, all_services_can_be_killed);
     tcase_add_test(t, services_can_be_restarted);
-    tcase_add_test(t, sessions_can_be_terminated);
-    tcase_add_test(t, commit_can_fail);
-    tcase_add_test(t, a_silent_owner_of_locks_is_ended);
-    tcase_add_test(t, a_session_of_others_is_not_ended);
-    tcase_add_test(t, a_lane_taken_from_under_its_owner_comes_back);
     tcase_add_test(t, it_all_balances);
     suite_add_tcase(s, t);
     return s;
