@@ -48,6 +48,8 @@ static void on_error(rd_kafka_t *rk, int code, const char *text, void *opaque)
         if (rk == bus->producer)
             bus->producer_dead = true;
     }
+    if (code == RD_KAFKA_RESP_ERR__TRANSPORT || code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
+        bus->lost = true;
     saga_log_text(SAGA_DEBUG, "kafka client", text);
 }
 
@@ -326,6 +328,14 @@ int saga_bus_serve(struct saga_bus *bus, struct saga_err *err)
     return 0;
 }
 
+bool saga_bus_lost(struct saga_bus *bus)
+{
+    bool lost = bus->lost;
+
+    bus->lost = false;
+    return lost;
+}
+
 /* ---- Lag tools ---- */
 
 void saga_bus_commit(struct saga_bus *bus, int topic, int32_t lane, int64_t offset)
@@ -391,6 +401,20 @@ int saga_bus_partitions(struct saga_bus *bus, const char *topic, int ms, struct 
         n = all->topics[0].partition_cnt;
     rd_kafka_metadata_destroy(all);
     return n;
+}
+
+bool saga_bus_led(struct saga_bus *bus, const char *topic, int32_t partition, int ms)
+{
+    const struct rd_kafka_metadata *all = NULL;
+    bool led = false;
+
+    if (rd_kafka_metadata(bus->producer, 0, saga_bus_topic(bus, topic), &all, ms))
+        return false;
+    for (int i = 0; all->topic_cnt == 1 && i < all->topics[0].partition_cnt; i++)
+        if (all->topics[0].partitions[i].id == partition)
+            led = all->topics[0].partitions[i].leader >= 0;
+    rd_kafka_metadata_destroy(all);
+    return led;
 }
 
 const char *saga_bus_cluster(struct saga_bus *bus, int ms)

@@ -48,6 +48,7 @@ struct saga_bus {
     int targets;
     bool producer_dead;
     /* state */
+    bool lost; /* a connection to a broker */
     volatile bool closing, closed;
     const char *group;
     rd_kafka_resp_err_t fatal;

@@ -103,20 +103,13 @@ static void count(struct saga_engine *e, int topic, enum saga_screened what)
         saga_count(e->metric.gaps[topic], 1);
 }
 
-static void stop_for(struct saga_engine *e, struct saga_lane *lane, const struct saga_read *read,
-                     enum saga_screened what)
+static void stop_for(struct saga_engine *e, struct saga_lane *lane, const struct saga_read *read)
 {
     char why[256];
 
-    if (what == SAGA_REFUSED)
-        snprintf(why, sizeof why, "%s/%d offset %" PRId64 ": %s of order %s cannot be applied: %s",
-                 e->intake.topic[read->topic], lane->lane, read->offset, read->message.type,
-                 read->message.key, read->detail);
-    else
-        snprintf(why, sizeof why,
-                 "%s/%d offset %" PRId64 ": fork: %s does not follow what was applied: the "
-                 "history of its writer was restarted or restored",
-                 e->intake.topic[read->topic], lane->lane, read->offset, read->message.place);
+    snprintf(why, sizeof why, "%s/%d offset %" PRId64 ": %s of order %s cannot be applied: %s",
+             e->intake.topic[read->topic], lane->lane, read->offset, read->message.type,
+             read->message.key, read->detail);
     saga_engine_stop_lane(e, lane, why);
 }
 
@@ -139,9 +132,12 @@ static void screen(struct saga_engine *e, int to)
         struct saga_input before = lane->work.input[read->topic];
         enum saga_screened what = saga_screen(&e->intake, b, &lane->work, read, now);
         count(e, read->topic, what);
-        if (what == SAGA_REFUSED || what == SAGA_FORKED) {
+        if (what == SAGA_FORKED) {
             lane->work.input[read->topic] = before; /* it is not applied: what came before it is */
-            stop_for(e, lane, read, what);
+            saga_loss_fork(e, lane, read);
+        } else if (what == SAGA_REFUSED) {
+            lane->work.input[read->topic] = before;
+            stop_for(e, lane, read);
         } else if (what != SAGA_IGNORED)
             lane->moved[read->topic] = true;
     }
@@ -352,6 +348,8 @@ static void read_again(struct saga_engine *e, struct saga_lane *lane)
 {
     lane->epoch++;
     for (int t = 0; t < e->intake.topics; t++) {
+        if (lane->reader.input[t].stopped)
+            continue;
         saga_bus_read(e->bus, t, lane->lane, lane->reader.input[t].next_offset);
         if (lane->paused)
             saga_bus_pause(e->bus, t, lane->lane);
