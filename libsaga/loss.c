@@ -133,8 +133,9 @@ static int heal(struct saga_engine *e, struct saga_lane *lane, const struct saga
     lane->out.published_offset = back.offset;
     lane->out.published_id = back.id;
     lane->resend = true;
-    rc = saga_engine_start(e, lane, look, err);
-    return rc < 0 ? rc : 1;
+    e->renew = true; /* this producer's idea of the partition is that of the lost log */
+    saga_engine_want(e, lane, true);
+    return 1;
 }
 
 struct compare {

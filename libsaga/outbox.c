@@ -344,9 +344,10 @@ int saga_outbox_set_back(struct saga_pg *pg, int32_t lane, const char *own_topic
                          struct saga_outbox_back *back, struct saga_err *err)
 {
     struct saga_err ignored = {0};
-    int rc = saga_pg_script(pg, "begin", err);
+    int rc = saga_pg_connect(pg, err);
 
-    if (rc >= 0 && (rc = set_back(pg, lane, own_topic, term, back, err)) > 0) {
+    if (rc >= 0 && (rc = saga_pg_script(pg, "begin", err)) >= 0 &&
+        (rc = set_back(pg, lane, own_topic, term, back, err)) > 0) {
         int done = saga_pg_script(pg, "commit", err);
         return done < 0 ? done : 1;
     }
