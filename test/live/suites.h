@@ -15,6 +15,7 @@
     X(copies)     \
     X(letters)    \
     X(gaps)       \
+    X(leaders)    \
     X(kills)      \
     X(owners)     \
     X(flood)

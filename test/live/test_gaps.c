@@ -5,13 +5,11 @@
 #include <inttypes.h>
 #include <string.h>
 
-#include "lane.h"
+#include "played.h"
 #include "web.h"
 #include "world.h"
 
 enum { LANES = 2, PATIENCE = 15 };
-#define TERM "1795513885123"
-
 static struct world *w;
 static struct member *inventory;
 
@@ -27,36 +25,6 @@ static void teardown(void)
 {
     world_free(w);
     w = NULL;
-}
-
-/* An order of a lane: the first of "<name>-0", "<name>-1", ... that belongs there. */
-static const char *order_in(int32_t lane, const char *name)
-{
-    for (int i = 0;; i++) {
-        const char *order = text("%s-%d", name, i);
-        if (saga_lane_of(order, strlen(order), LANES) == lane)
-            return order;
-    }
-}
-
-/* OrderCreated number seq of a lane, after number previous (0: it is the first), as order-svc would
- * write it. */
-static void created(int32_t lane, int seq, int previous, const char *order)
-{
-    const char *before = previous ? text("\"previousid\":\"%d.%d." TERM "\",", lane, previous) : "";
-
-    kafka_send(&(struct kafka_record){
-        .topic = world_topic(w, "order.events"),
-        .partition = lane,
-        .key = order,
-        .value =
-            text("{\"specversion\":\"1.0\",\"id\":\"%d.%d." TERM "\",\"source\":\"/order-svc\","
-                 "\"type\":\"OrderCreated\",\"subject\":\"%s\","
-                 "\"time\":\"2026-11-24T13:31:25.123Z\",%s\"causationid\":\"order.requests/0/1\","
-                 "\"data\":{\"order_id\":\"%s\",\"customer_id\":\"ann\",\"currency\":\"EUR\","
-                 "\"amount\":150,\"lines\":[{\"sku\":\"apple\",\"quantity\":1,"
-                 "\"unit_price\":150}],\"payment\":{\"mode\":\"now\",\"token\":\"tok_ok\"}}}",
-                 lane, seq, order, before, order)});
 }
 
 static int64_t held(void)
@@ -88,7 +56,7 @@ START_TEST(events_in_another_order_are_applied_in_theirs)
     static const int seqs[] = {5, 7, 12, 13, 9}, previous[] = {0, 5, 9, 12, 7};
 
     for (int i = 0; i < 5; i++)
-        created(0, seqs[i], previous[i], order_in(0, text("swap%d", i)));
+        played_created(w, 0, seqs[i], previous[i], played_order(w, 0, text("swap%d", i)));
     kafka_flush(5);
     AWAIT(PATIENCE, held() == 5);
     AWAIT(PATIENCE, shown(0, "held") == -1);
@@ -97,7 +65,7 @@ START_TEST(events_in_another_order_are_applied_in_theirs)
     static const int order[] = {0, 1, 4, 2, 3};
     MUST_BE(log->n, 5);
     for (int i = 0; i < 5; i++)
-        MUST(same(log->at[i].key, order_in(0, text("swap%d", order[i]))), "place %d: %s", i,
+        MUST(same(log->at[i].key, played_order(w, 0, text("swap%d", order[i]))), "place %d: %s", i,
              log->at[i].key);
     kafka_log_free(log);
 }
@@ -107,8 +75,8 @@ END_TEST
  * was missing comes after all, the lane goes on, too. */
 START_TEST(an_open_gap_stops_its_lane_only)
 {
-    created(0, 15, 14, order_in(0, "late-b"));
-    created(1, 1, 0, order_in(1, "other"));
+    played_created(w, 0, 15, 14, played_order(w, 0, "late-b"));
+    played_created(w, 1, 1, 0, played_order(w, 1, "other"));
     kafka_flush(5);
     AWAIT(PATIENCE, held() == 6);
     AWAIT(PATIENCE, proc_said(inventory->proc, "a gap stays open"));
@@ -116,11 +84,11 @@ START_TEST(an_open_gap_stops_its_lane_only)
     world_kill(inventory);
     world_start(w, INVENTORY, 0);
     AWAIT(PATIENCE, world_is_ready(inventory));
-    created(1, 2, 1, order_in(1, "another"));
+    played_created(w, 1, 2, 1, played_order(w, 1, "another"));
     kafka_flush(5);
     AWAIT(PATIENCE, held() == 7);
     AWAIT(PATIENCE, shown(0, "held") == 5);
-    created(0, 14, 13, order_in(0, "late-a"));
+    played_created(w, 0, 14, 13, played_order(w, 0, "late-a"));
     kafka_flush(5);
     AWAIT(PATIENCE, held() == 9);
     AWAIT(PATIENCE, shown(0, "held") == -1);
@@ -131,11 +99,11 @@ END_TEST
  * the input stops, loudly, and only in its lane. */
 START_TEST(a_fork_stops_its_lane_only)
 {
-    created(0, 13, 7, order_in(0, "fork")); /* 13 is known, and follows 12 */
-    created(1, 3, 2, order_in(1, "third"));
+    played_created(w, 0, 13, 7, played_order(w, 0, "fork")); /* 13 is known, and follows 12 */
+    played_created(w, 1, 3, 2, played_order(w, 1, "third"));
     kafka_flush(5);
     AWAIT(PATIENCE, held() == 10);
-    created(0, 16, 15, order_in(0, "next"));
+    played_created(w, 0, 16, 15, played_order(w, 0, "next"));
     kafka_flush(5);
     AWAIT(PATIENCE, held() == 11);
     kafka_send(&(struct kafka_record){
@@ -146,12 +114,12 @@ START_TEST(a_fork_stops_its_lane_only)
             "\"type\":\"OrderCompleted\",\"subject\":\"x\",\"previousid\":\"0.2.1795513885123\","
             "\"time\":\"2026-11-24T13:31:25.123Z\",\"causationid\":\"a\","
             "\"data\":{\"order_id\":\"x\"}}"});
-    created(1, 4, 3, order_in(1, "fourth"));
+    played_created(w, 1, 4, 3, played_order(w, 1, "fourth"));
     kafka_flush(5);
     AWAIT(PATIENCE, held() == 12);
     AWAIT(PATIENCE, proc_said(inventory->proc, "fork"));
-    created(0, 17, 16, order_in(0, "behind"));
-    created(1, 5, 4, order_in(1, "fifth"));
+    played_created(w, 0, 17, 16, played_order(w, 0, "behind"));
+    played_created(w, 1, 5, 4, played_order(w, 1, "fifth"));
     kafka_flush(5);
     AWAIT(PATIENCE, held() == 13);
     MUST(same(db_text(w->db, "select coalesce(string_agg(order_id, ' '), '') from reservation"
