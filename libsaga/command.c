@@ -32,8 +32,6 @@ void saga_command_init(const struct saga_conf *settings, const struct saga_servi
     conf = settings;
     service = of;
     view = shown;
-    saga_intake_free(&intake);
-    saga_intake_init(&intake, of, "");
     snprintf(own_topic, sizeof own_topic, "%s.events", of->name);
     snprintf(own_source, sizeof own_source, "/%s-svc", of->name);
 }
@@ -55,6 +53,8 @@ static int32_t lane_of(struct saga_request *req)
     const char *text = saga_path(req, "lane");
     int64_t lane = number_of(text);
 
+    if (!intake.service)
+        saga_intake_init(&intake, service, "");
     if (view->total() == 0)
         saga_reply_problem(req, 503, "Service Unavailable",
                            "%s-svc does not know its lanes yet: it waits for a server",
@@ -123,9 +123,9 @@ static int topic_of(struct saga_request *req, int32_t lane)
     if (open == 1)
         return found;
     saga_reply_problem(req, 409, "Conflict",
-                       "which gap of lane %d is meant? This process knows of %d: name the topic "
-                       "(\"sagactl lanes\" shows what is held)",
-                       lane, open);
+                       "which gap of lane %d is meant? This process %s: name the topic (\"sagactl "
+                       "lanes\" shows what is held)",
+                       lane, open ? "knows of several" : "knows of none");
     return -1;
 }
 
