@@ -365,28 +365,6 @@ void saga_bus_commit_flush(struct saga_bus *bus)
 
 /* ---- Asking ---- */
 
-int saga_bus_offsets(struct saga_bus *bus, const char *topic, int n, bool end, int64_t *offsets,
-                     int ms, struct saga_err *err)
-{
-    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(n);
-    char name[300];
-    rd_kafka_resp_err_t code;
-
-    saga_bus_name(bus, topic, name, sizeof name);
-    for (int i = 0; i < n; i++)
-        rd_kafka_topic_partition_list_add(list, name, i)->offset =
-            end ? RD_KAFKA_OFFSET_END : RD_KAFKA_OFFSET_BEGINNING;
-    code = rd_kafka_offsets_for_times(bus->producer, list, ms);
-    for (int i = 0; i < n && !code; i++) {
-        offsets[list->elems[i].partition] = list->elems[i].offset;
-        code = list->elems[i].err;
-    }
-    rd_kafka_topic_partition_list_destroy(list);
-    return code
-               ? saga_err(err, SAGA_RETRY, "kafka: offsets of %s: %s", name, rd_kafka_err2str(code))
-               : 0;
-}
-
 int saga_bus_partitions(struct saga_bus *bus, const char *topic, int ms, struct saga_err *err)
 {
     const struct rd_kafka_metadata *all = NULL;

@@ -59,9 +59,6 @@ void saga_bus_commit(struct saga_bus *bus, int topic, int32_t lane, int64_t offs
 void saga_bus_commit_flush(struct saga_bus *bus);
 
 /* ---- Asking (blocks, at most ms) ---- */
-/* Earliest or end offsets of a topic's partitions 0..n-1. -> 0, SAGA_RETRY */
-int saga_bus_offsets(struct saga_bus *bus, const char *topic, int n, bool end, int64_t *offsets,
-                     int ms, struct saga_err *err);
 /* -> partitions of topic, 0: there is no such topic, SAGA_RETRY */
 int saga_bus_partitions(struct saga_bus *bus, const char *topic, int ms, struct saga_err *err);
 bool saga_bus_led(struct saga_bus *bus, const char *topic, int32_t partition, int ms);

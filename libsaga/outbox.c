@@ -98,6 +98,8 @@ static const char *const find[] = {FIND("outbox_0"), FIND("outbox_1")};
     " where o.batch = any($3::bigint[]) and u.lane = $1::bigint and u.seq > $2 order by u.seq"
 static const char *const fetch[] = {FETCH("outbox_0"), FETCH("outbox_1")};
 
+enum { SLICE = 64 }; /* batches that are read at once: values are megabytes */
+
 struct batches {
     int64_t *id;
     int n, cap;
@@ -250,9 +252,11 @@ int saga_outbox_read(struct saga_pg *pg, int32_t lane, int64_t above, int64_t la
     older = found[1].first < found[0].first; /* the lane's rows ascend within and across tables */
     for (int i = 0; i < 2 && rc >= 0; i++) {
         int slot = i == 0 ? older : !older;
-        if (found[slot].n)
-            rc = send_again(pg, slot, lane, above, &found[slot], own_topic, &expected, sent, owner,
-                            err);
+        for (int left = found[slot].n; left > 0 && rc >= 0; left -= SLICE) { /* oldest first */
+            int from = left > SLICE ? left - SLICE : 0;
+            struct batches slice = {.id = found[slot].id + from, .n = left - from};
+            rc = send_again(pg, slot, lane, above, &slice, own_topic, &expected, sent, owner, err);
+        }
     }
     free(found[0].id), free(found[1].id);
     if (rc >= 0 && expected != last + 1)
