@@ -205,7 +205,7 @@ static void help(const struct saga_setting *common, const struct saga_service *s
            "  KAFKA_BOOTSTRAP_SERVERS=kafka1:9092,kafka2:9092 PGHOST=db1 %s-svc\n"
            "  SAGA_TOPIC_PREFIX=test. HTTP_LISTEN=127.0.0.1:0 LOG_LEVEL=debug %s-svc\n\n"
            "Exit status: 0 stopped by a signal, 70 cannot go on (see the log), 78 a setting is "
-           "wrong.\n",
+           "wrong,\n             or the database belongs to another installation.\n",
            service->name, service->name);
 }
 

@@ -16,6 +16,8 @@
     X(letters)    \
     X(gaps)       \
     X(leaders)    \
+    X(loss)       \
+    X(unasked)    \
     X(kills)      \
     X(owners)     \
     X(flood)
