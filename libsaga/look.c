@@ -24,19 +24,18 @@ static struct {
     const char *topic[TOPICS]; /* the inputs, the own one, dead letters */
     char source[80];           /* of the own one */
     int own, topics, wake;
-    struct saga_peek *peek;
 } looker = {.lock = PTHREAD_MUTEX_INITIALIZER, .asked = PTHREAD_COND_INITIALIZER};
 
 /* ---- Identity ---- */
 
-static void identify(struct saga_look *look)
+static void identify(struct saga_peek *peek, struct saga_look *look)
 {
     struct saga_err err = {0};
     const char *cluster, *prefix = looker.conf->prefix;
     bool led;
 
     for (int t = 0; t < looker.topics && !look->rc; t++) {
-        int n = saga_peek_partitions(looker.peek, looker.topic[t], &led, 0, ASK_MS, &err);
+        int n = saga_peek_partitions(peek, looker.topic[t], &led, 0, ASK_MS, &err);
         if (n < 0)
             look->rc = n;
         else if (n == 0)
@@ -50,7 +49,7 @@ static void identify(struct saga_look *look)
         else
             look->lanes = n;
     }
-    if (!look->rc && !(cluster = saga_peek_cluster(looker.peek, ASK_MS)))
+    if (!look->rc && !(cluster = saga_peek_cluster(peek, ASK_MS)))
         look->rc = saga_err(&err, SAGA_RETRY, "kafka does not tell its cluster id");
     else if (!look->rc)
         snprintf(look->cluster, sizeof look->cluster, "%s", cluster);
@@ -115,15 +114,14 @@ static void fail(struct saga_look *look, const struct saga_range *range, const s
 }
 
 /* Kafka knows whether a partition has a leader; those without are not asked. */
-static void find_leaders(struct saga_look **looks, int n, int32_t lanes)
+static void find_leaders(struct saga_peek *peek, struct saga_look **looks, int n, int32_t lanes)
 {
     bool *led = saga_alloc((size_t)lanes * sizeof *led);
 
     for (int t = 0; t <= looker.own; t++) {
         struct saga_err err = {0};
         memset(led, 0, (size_t)lanes * sizeof *led);
-        int there =
-            saga_peek_partitions(looker.peek, looker.topic[t], led, (int)lanes, ASK_MS, &err);
+        int there = saga_peek_partitions(peek, looker.topic[t], led, (int)lanes, ASK_MS, &err);
         for (int i = 0; i < n; i++) {
             struct saga_look *look = looks[i];
             if (look->rc || (there > look->lane && led[look->lane]))
@@ -143,7 +141,7 @@ static void find_leaders(struct saga_look **looks, int n, int32_t lanes)
     free(led);
 }
 
-static void find_marks(struct saga_look **looks, int n)
+static void find_marks(struct saga_peek *peek, struct saga_look **looks, int n)
 {
     int topics = looker.own + 1;
     struct saga_range *ranges = saga_alloc((size_t)(n * topics) * sizeof *ranges);
@@ -153,7 +151,7 @@ static void find_marks(struct saga_look **looks, int n)
         ranges[i] = (struct saga_range){.topic = looker.topic[i % topics],
                                         .partition = looks[i / topics]->lane,
                                         .rc = looks[i / topics]->rc};
-    saga_peek_marks(looker.peek, ranges, n * topics, ASK_MS, &err);
+    saga_peek_marks(peek, ranges, n * topics, ASK_MS, &err);
     for (int i = 0; i < n * topics; i++) {
         struct saga_look *look = looks[i / topics];
         fail(look, &ranges[i], &err);
@@ -201,7 +199,7 @@ int saga_look_own(struct saga_peek *peek, struct saga_look **looks, int n, const
     return rc;
 }
 
-static void read_requests(struct saga_look **looks, int n)
+static void read_requests(struct saga_peek *peek, struct saga_look **looks, int n)
 {
     struct saga_range *ranges = saga_alloc((size_t)n * sizeof *ranges);
     struct saga_err err = {0};
@@ -215,13 +213,13 @@ static void read_requests(struct saga_look **looks, int n)
             ranges[i].to = look->next_request;
         }
     }
-    saga_peek_read(looker.peek, ranges, n, took_request, READ_MS, &err);
+    saga_peek_read(peek, ranges, n, took_request, READ_MS, &err);
     for (int i = 0; i < n; i++)
         fail(looks[i], &ranges[i], &err);
     free(ranges);
 }
 
-static void look_at_lanes(struct saga_look **looks, int n)
+static void look_at_lanes(struct saga_peek *peek, struct saga_look **looks, int n)
 {
     struct saga_err err = {0};
     int32_t lanes = 0;
@@ -231,11 +229,11 @@ static void look_at_lanes(struct saga_look **looks, int n)
         lanes = looks[i]->lane >= lanes ? looks[i]->lane + 1 : lanes;
         ms = looks[i]->oldest.seq ? SEARCH_MS : ms;
     }
-    find_leaders(looks, n, lanes);
-    find_marks(looks, n);
-    saga_look_own(looker.peek, looks, n, looker.topic[looker.own], looker.source, ms, &err);
+    find_leaders(peek, looks, n, lanes);
+    find_marks(peek, looks, n);
+    saga_look_own(peek, looks, n, looker.topic[looker.own], looker.source, ms, &err);
     if (!looker.intake->source[0])
-        read_requests(looks, n);
+        read_requests(peek, looks, n);
 }
 
 /* ---- The thread ---- */
@@ -267,21 +265,21 @@ static void answer(struct saga_look *first)
     (void)n;
 }
 
-static void look_at(struct saga_look *first)
+static void look_at(struct saga_peek *peek, struct saga_look *first)
 {
     struct saga_look **looks = NULL;
     int n = 0;
 
     for (struct saga_look *look = first; look; look = look->next) {
         if (look->kind == SAGA_LOOK_IDENTITY) {
-            identify(look);
+            identify(peek, look);
             continue;
         }
         looks = saga_realloc(looks, (size_t)(n + 1) * sizeof *looks);
         looks[n++] = look;
     }
     if (n)
-        look_at_lanes(looks, n);
+        look_at_lanes(peek, looks, n);
     free(looks);
 }
 
@@ -304,28 +302,54 @@ static struct saga_look *put_off(struct saga_look *first, struct saga_look **sea
     return quick;
 }
 
-static void *run(void *unused)
+static struct saga_peek *open_peek(void)
 {
     struct saga_err err = {0};
+    struct saga_peek *peek = saga_peek_new(looker.conf, &err);
 
-    (void)unused;
-    if (!(looker.peek = saga_peek_new(looker.conf, &err))) {
+    if (!peek) {
         saga_log_text(SAGA_ERROR, "looking at Kafka", err.text);
         _exit(70); /* the same settings have just made another handle: out of memory, or threads */
     }
+    return peek;
+}
+
+/* A search of a whole log may take long: on a thread of its own, the questions of others go on. */
+static void *search_alone(void *question)
+{
+    struct saga_peek *peek = open_peek();
+
+    look_at(peek, question);
+    saga_peek_free(peek);
+    answer(question);
+    return NULL;
+}
+
+static void start_thread(void *(*run)(void *), void *argument)
+{
+    pthread_t thread;
+
+    if (pthread_create(&thread, NULL, run, argument) != 0)
+        _exit(70);
+    pthread_detach(thread);
+}
+
+static void *run(void *unused)
+{
+    struct saga_peek *peek = open_peek();
+
+    (void)unused;
     while (true) {
-        struct saga_look *first = wait_for_questions(), *search = NULL;
-        first = put_off(first, &search);
-        if (first) {
-            look_at(first);
-            answer(first);
-        }
-        while (search) { /* may take long: the others have been answered */
+        struct saga_look *search = NULL, *first = put_off(wait_for_questions(), &search);
+        while (search) {
             struct saga_look *next = search->next;
             search->next = NULL;
-            look_at(search);
-            answer(search);
+            start_thread(search_alone, search);
             search = next;
+        }
+        if (first) {
+            look_at(peek, first);
+            answer(first);
         }
     }
     return NULL;
@@ -334,8 +358,6 @@ static void *run(void *unused)
 void saga_look_start(const struct saga_conf *conf, const struct saga_intake *intake,
                      const char *own_topic, const char *dead_topic, int wake)
 {
-    pthread_t thread;
-
     looker.conf = conf;
     looker.intake = intake;
     looker.wake = wake;
@@ -346,9 +368,7 @@ void saga_look_start(const struct saga_conf *conf, const struct saga_intake *int
     looker.topic[looker.topics++] = own_topic;
     looker.topic[looker.topics++] = dead_topic;
     snprintf(looker.source, sizeof looker.source, "/%s-svc", intake->service->name);
-    if (pthread_create(&thread, NULL, run, NULL) != 0)
-        _exit(70);
-    pthread_detach(thread);
+    start_thread(run, NULL);
 }
 
 void saga_look_ask(struct saga_look *look)

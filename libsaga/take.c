@@ -203,22 +203,27 @@ static int begin(struct saga_engine *e, struct saga_lane *lane, struct saga_err 
 struct again {
     struct saga_engine *e;
     int64_t others;
+    int n;
 };
+enum { TURN = 1000 }; /* rows between turns of the loop: there may be very many */
 
 static void send_again(void *owner, const struct saga_delivery *d, struct saga_id own)
 {
     struct again *again = owner;
+    struct saga_err ignored = {0};
 
     if (own.seq || d->seq > again->others)
         saga_engine_send(again->e, d, own);
     else
         saga_outgoing_passed(&again->e->lane[d->lane].out, d->seq);
+    if (++again->n % TURN == 0)
+        saga_engine_turn(again->e, 0, -1, 0, &ignored);
 }
 
 /* -> false: it stopped, the outbox lacks rows that were committed */
 static int republish(struct saga_engine *e, struct saga_lane *lane, struct saga_err *err)
 {
-    struct again again = {e, lane->others};
+    struct again again = {e, lane->others, 0};
     int n;
 
     saga_outgoing_reset(&lane->out);
