@@ -132,7 +132,9 @@ static json_t *input_json(const struct saga_input_view *in)
     set(o, "next_offset", json_integer(in->next_offset));
     set(o, "end_offset", known(in->end_offset));
     set(o, "lag",
-        in->end_offset < 0 ? json_null() : json_integer(in->end_offset - in->next_offset));
+        in->end_offset < 0                 ? json_null()
+        : in->end_offset < in->next_offset ? json_integer(0) /* Kafka has lost records */
+                                           : json_integer(in->end_offset - in->next_offset));
     set(o, "held", known(in->held));
     set(o, "last_id", *in->last_id ? json_string(in->last_id) : json_null());
     set(o, "stopped", json_boolean(in->stopped));

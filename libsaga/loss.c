@@ -51,11 +51,12 @@ static const char *command(const struct saga_engine *e, const struct saga_lane *
 static void stop_requests(struct saga_engine *e, struct saga_lane *lane,
                           const struct saga_look *look)
 {
-    char why[SAGA_WHY], decide[80];
+    char why[SAGA_WHY], what[96], decide[160];
     const char *topic = e->intake.topic[0];
     bool gone = look->next_request < look->low[0] || look->next_request > look->high[0];
 
-    command(e, lane, "accept-gap", decide, sizeof decide);
+    snprintf(what, sizeof what, "accept-gap %s", topic);
+    command(e, lane, what, decide, sizeof decide);
     if (gone)
         snprintf(why, sizeof why,
                  "requests are lost: the next one of %s/%d is at offset %" PRId64
