@@ -213,8 +213,7 @@ void saga_outgoing_reset(struct saga_outgoing *out)
 enum saga_finding saga_seen_judge(const struct saga_seen *seen, int64_t at,
                                   struct saga_id published_id, int64_t last_seq)
 {
-    if (at >= seen->high && at >= 0)
-        return SAGA_KAFKA_BEHIND;
+    /* above the end nothing is there; below low it has expired */
     if (at >= seen->low && !(seen->there && saga_id_same(seen->published, published_id)))
         return SAGA_KAFKA_BEHIND;
     return seen->newest.seq > last_seq ? SAGA_DATABASE_BEHIND : SAGA_FINE;

@@ -272,6 +272,7 @@ START_TEST(what_a_look_finds)
         /* another record stands there */
         {{0, 60, true, {7, 2}, {7, 2}, 50}, 50, SAGA_KAFKA_BEHIND},
         {{0, 60, true, {8, 1}, {8, 1}, 50}, 50, SAGA_KAFKA_BEHIND},
+        {{50, 60, true, {7, 2}, {7, 2}, 50}, 50, SAGA_KAFKA_BEHIND},
         {{0, 60, true, {0, 0}, {9, 1}, 51}, 50, SAGA_KAFKA_BEHIND},
         {{0, 60, false, {0, 0}, {9, 1}, 51}, 50, SAGA_KAFKA_BEHIND},
         {{0, 60, true, {7, 2}, {10, 2}, 51}, 50, SAGA_KAFKA_BEHIND},
