@@ -49,6 +49,8 @@ static void on_error(rd_kafka_t *rk, int code, const char *text, void *opaque)
         if (rk == bus->producer)
             bus->producer_dead = true;
     }
+    if (code == RD_KAFKA_RESP_ERR__TRANSPORT || code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
+        bus->lost = true;
     saga_log_text(SAGA_DEBUG, "kafka client", text);
 }
 
@@ -329,6 +331,14 @@ int saga_bus_serve(struct saga_bus *bus, struct saga_err *err)
     return 0;
 }
 
+bool saga_bus_lost(struct saga_bus *bus)
+{
+    bool lost = bus->lost;
+
+    bus->lost = false;
+    return lost;
+}
+
 /* ---- Lag tools ---- */
 
 void saga_bus_commit(struct saga_bus *bus, int topic, int32_t lane, int64_t offset)
@@ -361,28 +371,6 @@ void saga_bus_commit_flush(struct saga_bus *bus)
 
 /* ---- Asking ---- */
 
-int saga_bus_offsets(struct saga_bus *bus, const char *topic, int n, bool end, int64_t *offsets,
-                     int ms, struct saga_err *err)
-{
-    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(n);
-    char name[300];
-    rd_kafka_resp_err_t code;
-
-    saga_bus_name(bus, topic, name, sizeof name);
-    for (int i = 0; i < n; i++)
-        rd_kafka_topic_partition_list_add(list, name, i)->offset =
-            end ? RD_KAFKA_OFFSET_END : RD_KAFKA_OFFSET_BEGINNING;
-    code = rd_kafka_offsets_for_times(bus->producer, list, ms);
-    for (int i = 0; i < n && !code; i++) {
-        offsets[list->elems[i].partition] = list->elems[i].offset;
-        code = list->elems[i].err;
-    }
-    rd_kafka_topic_partition_list_destroy(list);
-    return code
-               ? saga_err(err, SAGA_RETRY, "kafka: offsets of %s: %s", name, rd_kafka_err2str(code))
-               : 0;
-}
-
 int saga_bus_partitions(struct saga_bus *bus, const char *topic, int ms, struct saga_err *err)
 {
     const struct rd_kafka_metadata *all = NULL;
@@ -399,20 +387,16 @@ int saga_bus_partitions(struct saga_bus *bus, const char *topic, int ms, struct 
     return n;
 }
 
-int saga_bus_led(struct saga_bus *bus, int ms, struct saga_err *err)
+int saga_bus_led(struct saga_bus *bus, const char *topic, int32_t partition, int ms)
 {
     const struct rd_kafka_metadata *all = NULL;
-    rd_kafka_resp_err_t code = rd_kafka_metadata(bus->producer, 0, NULL, &all, ms);
-    bool led = true;
+    int led = 0;
 
-    if (code)
-        return saga_err(err, SAGA_RETRY, "kafka at %s: %s", bus->conf->brokers,
-                        rd_kafka_err2str(code));
-    for (int t = 0; t < all->topic_cnt; t++) {
-        led &= !all->topics[t].err;
-        for (int p = 0; p < all->topics[t].partition_cnt; p++)
-            led &= all->topics[t].partitions[p].leader >= 0;
-    }
+    if (rd_kafka_metadata(bus->producer, 0, saga_bus_topic(bus, topic), &all, ms))
+        return SAGA_RETRY;
+    for (int i = 0; all->topic_cnt == 1 && i < all->topics[0].partition_cnt; i++)
+        if (all->topics[0].partitions[i].id == partition)
+            led = all->topics[0].partitions[i].leader >= 0;
     rd_kafka_metadata_destroy(all);
     return led;
 }

@@ -53,19 +53,17 @@ void saga_bus_read(struct saga_bus *bus, int topic, int32_t lane, int64_t offset
 void saga_bus_pause(struct saga_bus *bus, int topic, int32_t lane); /* until saga_bus_resume */
 void saga_bus_resume(struct saga_bus *bus, int topic, int32_t lane);
 /* End of the partition as the last fetch saw it, -1: not known. Does not ask. */
+bool saga_bus_lost(struct saga_bus *bus); /* a connection to a broker, since the last call */
 int64_t saga_bus_end(const struct saga_bus *bus, int topic, int32_t lane);
 /* Commits where lanes stand, for lag tools only. offset < 0: left out. */
 void saga_bus_commit(struct saga_bus *bus, int topic, int32_t lane, int64_t offset);
 void saga_bus_commit_flush(struct saga_bus *bus);
 
 /* ---- Asking (blocks, at most ms) ---- */
-/* Earliest or end offsets of a topic's partitions 0..n-1. -> 0, SAGA_RETRY */
-int saga_bus_offsets(struct saga_bus *bus, const char *topic, int n, bool end, int64_t *offsets,
-                     int ms, struct saga_err *err);
 /* -> partitions of topic, 0: there is no such topic, SAGA_RETRY */
 int saga_bus_partitions(struct saga_bus *bus, const char *topic, int ms, struct saga_err *err);
-/* -> 1 each partition of the topics that we have written has a leader, 0, SAGA_RETRY */
-int saga_bus_led(struct saga_bus *bus, int ms, struct saga_err *err);
+/* -> 1 the partition has a leader, 0, SAGA_RETRY: Kafka does not answer */
+int saga_bus_led(struct saga_bus *bus, const char *topic, int32_t partition, int ms);
 const char *saga_bus_cluster(struct saga_bus *bus, int ms); /* cluster id, or NULL */
 
 /* ---- Writing ---- */

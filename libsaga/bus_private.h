@@ -51,6 +51,7 @@ struct saga_bus {
     bool producer_dead;
     time_t gate_kept; /* s: a gate without an acknowledgement for so long shuts again */
     /* state */
+    bool lost; /* a connection to a broker */
     atomic_bool closing, closed;
     const char *group;
     rd_kafka_resp_err_t fatal;

@@ -205,7 +205,7 @@ static void help(const struct saga_setting *common, const struct saga_service *s
            "  KAFKA_BOOTSTRAP_SERVERS=kafka1:9092,kafka2:9092 PGHOST=db1 %s-svc\n"
            "  SAGA_TOPIC_PREFIX=test. HTTP_LISTEN=127.0.0.1:0 LOG_LEVEL=debug %s-svc\n\n"
            "Exit status: 0 stopped by a signal, 70 cannot go on (see the log), 78 a setting is "
-           "wrong.\n",
+           "wrong,\n             or the database belongs to another installation.\n",
            service->name, service->name);
 }
 
@@ -258,6 +258,10 @@ int saga_conf_read(struct saga_conf *conf, const struct saga_service *service, i
          &conf->lock_wait, SECOND / 100, 3600 * SECOND},
         {"SAGA_HOLD_WAIT", "10s", "a gap in a lane is searched from the earliest record after it",
          &conf->hold_wait, SECOND / 100, 3600 * SECOND},
+        {"SAGA_LOOK_WAIT", "5s", "a sign of loss counts if it is found again after it",
+         &conf->look_wait, SECOND / 100, 3600 * SECOND},
+        {"SAGA_LOOK_EVERY", "1min", "how often Kafka is asked for what it has acknowledged",
+         &conf->look_every, SECOND / 10, 86400 * SECOND},
         {"SAGA_REPORT_WAIT", "30s", "a partition without delivery report gets a new producer",
          &conf->report_wait, SECOND / 10, 3600 * SECOND},
         {"SAGA_BATCH", "2000", "most records of a transaction", &conf->batch_records, 1, 100000},

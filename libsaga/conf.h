@@ -21,6 +21,8 @@ struct saga_conf {
     int64_t session_timeout;  /* SAGA_SESSION_TIMEOUT, 10 s: Kafka's session.timeout.ms */
     int64_t lock_wait;        /* SAGA_LOCK_WAIT, 5 s: then blockers of ours are ended (4.4) */
     int64_t hold_wait; /* SAGA_HOLD_WAIT, 10 s: an open gap is read again from the earliest (4.2) */
+    int64_t look_wait; /* SAGA_LOOK_WAIT, 5 s: a finding counts if it is there again (4.4) */
+    int64_t look_every;    /* SAGA_LOOK_EVERY, 1 min: running lanes are looked at */
     int64_t report_wait;   /* SAGA_REPORT_WAIT, 30 s: a partition without delivery report (4.3) */
     int64_t batch_records; /* SAGA_BATCH, 2000 records */
     int64_t memory;        /* SAGA_MEMORY, bytes of recent rows kept in memory, 32 MiB */

@@ -49,7 +49,7 @@ void saga_engine_lost_database(struct saga_engine *e)
 {
     for (int32_t i = 0; i < e->lanes; i++) {
         e->lane[i].known = false;
-        if (e->lane[i].state == SAGA_LANE_RUNNING)
+        if (e->lane[i].state == SAGA_LANE_RUNNING || e->lane[i].state == SAGA_LANE_LOOKING)
             saga_engine_want(e, &e->lane[i], true);
     }
 }
@@ -99,29 +99,33 @@ static void reported(void *owner, int32_t number, int64_t seq, int64_t offset, c
         lane->out.bytes < SAGA_LANE_BYTES / 2) {
         lane->paused = false;
         for (int t = 0; t < e->intake.topics && lane->state == SAGA_LANE_RUNNING; t++)
-            saga_bus_resume(e->bus, t, number);
+            if (!lane->reader.input[t].stopped)
+                saga_bus_resume(e->bus, t, number);
     }
 }
 
 /* A partition that reports nothing although Kafka answers: its producer is given up (4.3). */
 static void look_for_silence(struct saga_engine *e, int64_t now)
 {
-    struct saga_err ignored = {0};
     int32_t silent = -1, n = 0;
+    int led = 0;
 
     for (int32_t i = 0; i < e->lanes; i++) {
         struct saga_lane *lane = &e->lane[i];
         if (!lane->out.n || now - lane->sent_at <= e->conf->report_wait)
             continue;
         lane->sent_at = now;
-        silent = i;
-        n++;
+        /* No other producer would do better where nobody leads. While Kafka is away each asking waits:
+         * it is asked once. */
+        if (led >= 0 && (led = saga_bus_led(e->bus, e->batch.topic, i, 300)) > 0) {
+            silent = i;
+            n++;
+        }
     }
-    /* asked once for all: while Kafka is away each asking waits */
-    if (silent < 0 || saga_bus_led(e->bus, 1000, &ignored) <= 0)
+    if (silent < 0)
         return;
     if (n == 1 && now - e->acked_at <= e->conf->report_wait) /* others are heard of */
-        cannot_send(&e->lane[silent], "no delivery report, though its partitions have leaders");
+        cannot_send(&e->lane[silent], "no delivery report, though its partition has a leader");
     saga_log_at(SAGA_WARN, "no delivery report: new producer", "\"lane\":%d", silent);
     e->renew = true;
 }
@@ -149,8 +153,8 @@ static void stop_refused(struct saga_engine *e)
         e->lane[i].refused[0] = '\0';
 }
 
-/* The one recovery path: a new producer, and every lane sends what is above published again: now, or
- * when it is taken, which an unknown lane does from the database. */
+/* The one recovery path: a new producer, and every lane that had something on its way is taken again
+ * from 4.4 step 2: it looks at what Kafka has, and sends again what is above published. */
 static int renew(struct saga_engine *e, int64_t now, struct saga_err *err)
 {
     int rc;
@@ -167,15 +171,14 @@ static int renew(struct saga_engine *e, int64_t now, struct saga_err *err)
     stop_refused(e);
     for (int32_t i = 0; i < e->lanes; i++) {
         struct saga_lane *lane = &e->lane[i];
-        bool running = lane->state == SAGA_LANE_RUNNING;
-        if (!lane->out.n || (running && rc >= 0 && (rc = saga_engine_republish(e, lane, err)) >= 0))
+        if (!lane->out.n)
             continue;
         saga_outgoing_reset(&lane->out);
-        lane->known = false;
-        if (running)
+        lane->resend = true;
+        if (lane->state == SAGA_LANE_RUNNING)
             saga_engine_want(e, lane, true);
     }
-    return rc;
+    return 0;
 }
 
 /* ---- Collecting ---- */
@@ -252,6 +255,15 @@ static void take_answers(struct saga_engine *e)
     }
 }
 
+static void take_looks(struct saga_engine *e)
+{
+    struct saga_look **end = &e->looked;
+
+    while (*end)
+        end = &(*end)->next;
+    *end = saga_look_answered();
+}
+
 /* Answers that came while the batch ran are of the next one. */
 void saga_engine_forget(struct saga_engine *e)
 {
@@ -272,6 +284,8 @@ static void assigned(void *owner, const int32_t *lanes, int n)
     struct saga_engine *e = owner;
     int64_t now = saga_now();
 
+    e->verified = false; /* asked at once: nothing is taken before */
+    e->second_at = 0;
     for (int32_t i = 0; i < e->lanes; i++)
         e->lane[i].ours = false;
     for (int i = 0; i < n; i++)
@@ -306,8 +320,10 @@ int saga_engine_turn(struct saga_engine *e, int64_t wait, int fd, short events,
     saga_view_turned();
     if (ppoll(fds, fd < 0 ? 2 : 3, &limit, NULL) < 0 && errno != EINTR)
         return saga_err(err, SAGA_FATAL, "poll: %s", strerror(errno));
-    if (fds[1].revents && read(e->wake, &woken, sizeof woken) > 0)
+    if (fds[1].revents && read(e->wake, &woken, sizeof woken) > 0) {
         take_answers(e);
+        take_looks(e);
+    }
     if ((rc = saga_bus_serve(e->bus, err)) == SAGA_FATAL)
         return rc;
     if (rc < 0) {
@@ -410,6 +426,8 @@ static int once_a_second(struct saga_engine *e, int64_t now, struct saga_err *er
     look_for_silence(e, now);
     look_at_holds(e, now);
     commit_offsets(e);
+    if ((rc = saga_loss_watch(e, now, err)) < 0)
+        return rc;
     if (now >= e->rotate_at && saga_pg_connected(e->pg)) {
         e->rotate_at =
             now + (e->conf->outbox_keep < 40 * SECOND ? e->conf->outbox_keep / 4 + 1 : 10 * SECOND);
@@ -428,6 +446,8 @@ static int64_t pause_of(const struct saga_engine *e, int64_t now)
 
     if (now < e->retry_at)
         return e->retry_at - now;
+    if (e->looked)
+        return 0;
     if (e->more || (input && now >= e->started + 2 * e->lasted)) /* more: no event announces it */
         return 0;
     if (input)
@@ -436,9 +456,13 @@ static int64_t pause_of(const struct saga_engine *e, int64_t now)
         until = e->due_at;
     if (e->flush_at && e->flush_at < until)
         until = e->flush_at;
-    for (int32_t i = 0; i < e->lanes; i++)
-        if (e->lane[i].state == SAGA_LANE_WANTED && e->lane[i].try_at < until)
-            until = e->lane[i].try_at;
+    for (int32_t i = 0; i < e->lanes; i++) {
+        const struct saga_lane *lane = &e->lane[i];
+        if (lane->state == SAGA_LANE_WANTED && e->verified && lane->try_at < until)
+            until = lane->try_at;
+        if (lane->state == SAGA_LANE_LOOKING && lane->look_at && lane->look_at < until)
+            until = lane->look_at;
+    }
     if (e->renew && e->renew_at < until)
         until = e->renew_at;
     return until > now ? until - now : 0;

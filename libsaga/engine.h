@@ -1,6 +1,6 @@
 /* The engine: one thread that serves all lanes of a process (DESIGN.md 4.1). This header is private
- * to engine.c (the loop), run.c (the life of a batch), take.c (taking lanes), view.c (what is
- * shown). */
+ * to engine.c (the loop), run.c (the life of a batch), take.c (taking lanes), loss.c (what a look
+ * at Kafka means for them), view.c (what is shown). */
 #ifndef SAGA_ENGINE_H
 #define SAGA_ENGINE_H
 
@@ -11,6 +11,7 @@
 #include "calls.h"
 #include "conf.h"
 #include "http.h"
+#include "look.h"
 #include "metrics.h"
 #include "pg.h"
 #include "recent.h"
@@ -24,8 +25,9 @@ enum {
 };
 
 enum saga_lane_state {
-    SAGA_LANE_AWAY,   /* not assigned to us; memory is kept in case it comes back */
-    SAGA_LANE_WANTED, /* assigned, to be taken at try_at */
+    SAGA_LANE_AWAY,    /* not assigned to us; memory is kept in case it comes back */
+    SAGA_LANE_WANTED,  /* assigned, to be taken at try_at */
+    SAGA_LANE_LOOKING, /* its term is ours; waits for what Kafka has of it, or for a second look */
     SAGA_LANE_RUNNING,
     SAGA_LANE_STOPPED, /* an operator decides: why says what was found */
 };
@@ -43,12 +45,20 @@ struct saga_lane {
     int64_t term, last_seq;
     struct saga_id last; /* newest event on the own topic */
     struct saga_reader reader, work;
-    bool moved[SAGA_READS_MAX]; /* inputs that are not stored as they are */
+    bool moved[SAGA_READS_MAX];            /* inputs that are not stored as they are */
+    bool alarmed[SAGA_READS_MAX];          /* their gap has been told */
+    char forked[SAGA_READS_MAX][SAGA_WHY]; /* of a stopped input: what was found */
+    uint32_t ticket;                       /* of its last look: answers of others are not for it */
+    int64_t look_at;                       /* us, monotonic: the second look, 0: one is under way */
+    enum saga_finding found;               /* by the first one */
+    struct saga_id oldest, previous;       /* of the outbox, when Kafka was found behind */
+    bool resend;                           /* what is above published is to be sent again */
+    int64_t others; /* rows that are no events: in Kafka up to here, when events are not */
     struct saga_outgoing out;
     int64_t sent_at; /* us, monotonic: when the oldest unacknowledged was sent or one reported */
     int64_t try_at, backoff; /* us, monotonic; us */
     int64_t parked_term;     /* the term in which its parked keys were asked for */
-    char why[256];
+    char why[SAGA_WHY];
     char refused[128]; /* why the present producer cannot send for it, "": it can */
 };
 
@@ -114,6 +124,11 @@ struct saga_engine {
     int64_t flush_at;        /* dirty lanes are stored, 0: none */
     int64_t second_at;       /* housekeeping once a second */
     int64_t rotate_at;
+    int64_t look_at; /* us, monotonic: running lanes are looked at */
+    bool verified;   /* this is the Kafka that belongs to the database: since the last assignment */
+    bool misplaced;  /* it is not */
+    uint32_t tickets;                /* of looks */
+    struct saga_look *looked;        /* answers */
     int64_t renew_at, renew_backoff; /* a new producer, not before */
     int64_t retry_at;                /* after a failed batch */
     int64_t failures;
@@ -125,6 +140,8 @@ struct saga_engine {
     struct saga_metrics {
         saga_cell_t *in[SAGA_READS_MAX], *duplicates[SAGA_READS_MAX], *gaps[SAGA_READS_MAX],
             *lag[SAGA_READS_MAX];
+        saga_cell_t *gaps_open[SAGA_READS_MAX], *inputs_stopped[SAGA_READS_MAX], *lanes_stopped,
+            *found[SAGA_REQUESTS_LOST + 1], *healed;
         saga_cell_t *out, *dead, *forwards, *unpublished, *oldest, *batches, *failed, *calls,
             *answers, *due, *parked, *parked_orders;
         struct saga_histogram *batch_size, *batch_seconds;
@@ -190,8 +207,19 @@ void saga_park_keys(const struct saga_engine *e, struct saga_params *p); /* a te
 
 /* take.c */
 int saga_engine_take(struct saga_engine *e, struct saga_err *err); /* lanes whose try_at has come */
-int saga_engine_republish(struct saga_engine *e, struct saga_lane *lane, struct saga_err *err);
+/* Asks for a look at the lane. search: the log for what the outbox begins with, too. */
+void saga_engine_look(struct saga_engine *e, struct saga_lane *lane, enum saga_look_kind kind);
+/* Nothing was found, or it was mended: publishes again if need be, reads. -> 0, SAGA_RETRY */
+int saga_engine_start(struct saga_engine *e, struct saga_lane *lane, const struct saga_look *look,
+                      struct saga_err *err);
 void saga_engine_want(struct saga_engine *e, struct saga_lane *lane, bool soon); /* with backoff */
+
+/* loss.c */
+int saga_loss_judge(struct saga_engine *e, struct saga_err *err); /* the answers of looks */
+int saga_loss_watch(struct saga_engine *e, int64_t now, struct saga_err *err); /* once a second */
+/* A fork was found: the input stops, its lane goes on. */
+void saga_loss_fork(struct saga_engine *e, struct saga_lane *lane, const struct saga_read *read);
+void saga_loss_gap(const struct saga_engine *e, const struct saga_lane *lane, int topic, char *why);
 
 /* view.c */
 void saga_view_init(struct saga_engine *e);

@@ -405,3 +405,12 @@ void saga_request_write(const struct saga_event *request, const char *order_id, 
         out->n--;
     PUT(out, "}");
 }
+
+uint64_t saga_record_hash(const struct saga_record *record)
+{
+    uint64_t h = saga_hash64(record->key != NULL, record->key, record->key ? record->key_n : 0);
+
+    h = saga_hash64(h ^ (record->value != NULL), record->value,
+                    record->value ? record->value_n : 0);
+    return h ? h : 1;
+}

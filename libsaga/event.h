@@ -35,6 +35,8 @@ struct saga_record {
     int headers_n;
 };
 
+uint64_t saga_record_hash(const struct saga_record *record); /* of key and value; never 0 */
+
 /* What a record says. Everything is in the arena that was given. */
 struct saga_message {
     const char *type;

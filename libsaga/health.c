@@ -75,6 +75,12 @@ static void stopped(struct saga_buf *out, const struct saga_lane_view *lanes, in
         else if (*lanes[i].why)
             saga_buf_printf(out, "[note] lane %d %s: %s\n", lanes[i].lane, lanes[i].state,
                             lanes[i].why);
+    for (int i = 0; i < n; i++)
+        for (int t = 0; t < lanes[i].inputs; t++)
+            if (*lanes[i].input[t].why)
+                saga_buf_printf(out, "%s lane %d: %s\n",
+                                lanes[i].input[t].stopped ? "[stop]" : "[gap] ", lanes[i].lane,
+                                lanes[i].input[t].why);
 }
 
 static void readyz(struct saga_request *req)
@@ -126,10 +132,13 @@ static json_t *input_json(const struct saga_input_view *in)
     set(o, "next_offset", json_integer(in->next_offset));
     set(o, "end_offset", known(in->end_offset));
     set(o, "lag",
-        in->end_offset < 0 ? json_null() : json_integer(in->end_offset - in->next_offset));
+        in->end_offset < 0                 ? json_null()
+        : in->end_offset < in->next_offset ? json_integer(0) /* Kafka has lost records */
+                                           : json_integer(in->end_offset - in->next_offset));
     set(o, "held", known(in->held));
     set(o, "last_id", *in->last_id ? json_string(in->last_id) : json_null());
     set(o, "stopped", json_boolean(in->stopped));
+    set(o, "why", *in->why ? json_string(in->why) : json_null());
     return o;
 }
 

@@ -17,6 +17,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "command.h"
 #include "health.h"
 #include "listen.h"
 #include "mem.h"
@@ -97,8 +98,9 @@ static bool serves(const char *route, const char *method)
 static const struct saga_route *find(struct saga_request *req, const char *path,
                                      struct saga_buf *allow)
 {
-    const struct saga_route *tables[] = {saga_health_routes, saga_park_routes, own};
-    for (int t = 0; t < 3; t++)
+    const struct saga_route *tables[] = {saga_health_routes, saga_command_routes, saga_park_routes,
+                                         own};
+    for (size_t t = 0; t < sizeof tables / sizeof *tables; t++)
         for (const struct saga_route *r = tables[t]; r && r->method; r++) {
             if (!fits(req, r->path, path))
                 continue;
@@ -379,6 +381,7 @@ int saga_http_start(const struct saga_conf *conf, const struct saga_service *ser
         return fd;
     own = service->routes;
     saga_health_init(service, view);
+    saga_command_init(conf, service, view);
     pg = session(conf, service);
     seconds = saga_histogram("saga_http_request_seconds", "",
                              "From a request's headers to its answer", bounds);

@@ -42,6 +42,8 @@ void saga_reply_header(struct saga_request *req, const char *name,
 
 /* ---- What the engine shows ---- */
 
+enum { SAGA_WHY = 640 };
+
 struct saga_lane_view {
     int32_t lane;
     int64_t term, last_seq, published, unpublished_bytes;
@@ -51,9 +53,11 @@ struct saga_lane_view {
         int64_t next_offset, end_offset, held; /* end -1: not known; held -1: none */
         char last_id[64];
         bool stopped;
+        char why[SAGA_WHY]; /* a fork, or a gap that stays open: as below */
     } input[6];
     char state[16]; /* "taking", "running", "paused", "stopped", "lost" */
-    char why[256];  /* stopped or paused: what was found, what it means, which command decides */
+    char
+        why[SAGA_WHY]; /* stopped or paused: what was found, what it means, which command decides */
 };
 
 /* Given by the engine; may be called from the HTTP thread at any time. */

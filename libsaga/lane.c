@@ -47,7 +47,7 @@ static void hold(struct saga_input *in, int64_t offset, struct saga_id previous,
 {
     if (in->held >= 0 && in->held <= offset)
         return;
-    if (in->held < 0)
+    if (!saga_input_open(in))
         in->held_since = now;
     in->held = offset;
     in->held_previous = previous;
@@ -60,6 +60,7 @@ enum saga_verdict saga_input_screen(struct saga_input *in, int64_t offset, struc
         return SAGA_UNREAD;
     if (saga_id_same(previous, in->last)) {
         in->last = id;
+        in->lost = false;
         looked_at(in, offset);
         in->reached = in->held >= 0 && saga_id_same(in->held_previous, id);
         return SAGA_NEXT;
@@ -85,8 +86,22 @@ bool saga_input_pass(struct saga_input *in, int64_t offset)
     return first;
 }
 
+void saga_input_lose(struct saga_input *in, int64_t low, int64_t now)
+{
+    if (!saga_input_open(in))
+        in->held_since = now;
+    if (!in->lost)
+        in->lost_at = saga_input_position(in);
+    in->lost = true;
+    in->next_offset = low;
+    if (in->held < low)
+        in->held = -1; /* gone as well */
+}
+
 int64_t saga_input_position(const struct saga_input *in)
 {
+    if (in->lost)
+        return in->lost_at;
     return in->held >= 0 && in->held < in->next_offset ? in->held : in->next_offset;
 }
 
@@ -102,7 +117,7 @@ int64_t saga_input_resume(struct saga_input *in)
 
 bool saga_input_overdue(struct saga_input *in, int64_t now, int64_t wait)
 {
-    if (in->held < 0 || in->rewound || now - in->held_since < wait)
+    if (!saga_input_open(in) || in->rewound || now - in->held_since < wait)
         return false;
     return in->rewound = true;
 }
@@ -192,8 +207,25 @@ bool saga_outgoing_failed(struct saga_outgoing *out)
     return true;
 }
 
+void saga_outgoing_passed(struct saga_outgoing *out, int64_t seq)
+{
+    saga_outgoing_sent(out, seq, (struct saga_id){0}, 0);
+    sent_at(out, out->n - 1)->offset = 0;
+}
+
 void saga_outgoing_reset(struct saga_outgoing *out)
 {
     out->head = out->n = 0;
     out->bytes = 0;
+}
+
+/* ---- Looking ---- */
+
+enum saga_finding saga_seen_judge(const struct saga_seen *seen, int64_t at,
+                                  struct saga_id published_id, int64_t last_seq)
+{
+    /* above the end nothing is there; below low it has expired */
+    if (at >= seen->low && !(seen->there && saga_id_same(seen->published, published_id)))
+        return SAGA_KAFKA_BEHIND;
+    return seen->newest.seq > last_seq ? SAGA_DATABASE_BEHIND : SAGA_FINE;
 }

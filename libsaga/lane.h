@@ -52,6 +52,9 @@ struct saga_input {
     bool reached;                 /* what was missing has been applied: seek to held after COMMIT */
     bool rewound;                 /* the input was read again from its earliest record */
     bool stopped;                 /* fork: nothing more is read */
+    bool lost;       /* records from lost_at on are not in Kafka any more: a gap as well, */
+    int64_t lost_at; /* open until an event is applied; the stored position stays here */
+    uint64_t hash;   /* of requests: of the record before next_offset (key and value), 0: none */
 };
 
 /* Judges an event at offset and moves in. now in microseconds. */
@@ -62,6 +65,14 @@ enum saga_verdict saga_input_screen(struct saga_input *in, int64_t offset, struc
 bool saga_input_pass(struct saga_input *in, int64_t offset);
 
 int64_t saga_input_position(const struct saga_input *in); /* what is stored as next_offset */
+
+/* Retention, or a new topic, has taken what stands between next_offset and low, the earliest record
+ * (4.4 step 3): reads on from low. now in microseconds. */
+void saga_input_lose(struct saga_input *in, int64_t low, int64_t now);
+static inline bool saga_input_open(const struct saga_input *in) /* a gap */
+{
+    return in->held >= 0 || in->lost;
+}
 
 /* After COMMIT: -> where to seek because the hold's missing event has been applied, or -1. */
 int64_t saga_input_resume(struct saga_input *in);
@@ -100,6 +111,29 @@ bool saga_outgoing_acked(struct saga_outgoing *out, int64_t seq, int64_t offset)
 /* A producer had to be given up because of this lane and no other. -> true: for the third time without
  * an acknowledgement between; the lane stops (4.3), or it would disturb the others for ever. */
 bool saga_outgoing_failed(struct saga_outgoing *out);
+/* A row that need not be sent again takes its place in the ring: it is in Kafka. */
+void saga_outgoing_passed(struct saga_outgoing *out, int64_t seq);
 void saga_outgoing_reset(struct saga_outgoing *out); /* empties the ring */
+
+/* ---- Looking at the own partition (4.4 step 2) ---- */
+
+/* What it holds from published_offset on (from its earliest record, if that is later or nothing is
+ * published) to its end. */
+struct saga_seen {
+    int64_t low, high;        /* of the partition */
+    bool there;               /* the record at published_offset was read, */
+    struct saga_id published; /* and is this event; seq 0: it is none of ours */
+    struct saga_id newest;    /* highest sequence of ours, */
+    int64_t newest_offset;    /* and where it was read first */
+};
+enum saga_finding {
+    SAGA_FINE,
+    SAGA_KAFKA_BEHIND,    /* it has lost what it had acknowledged */
+    SAGA_DATABASE_BEHIND, /* it was restored from an old copy */
+    SAGA_REQUESTS_LOST,   /* their offset is gone, or stands behind another record (step 3) */
+};
+/* published_offset (-1: none), published_id, last_seq: as they were when it was looked. */
+enum saga_finding saga_seen_judge(const struct saga_seen *seen, int64_t published_offset,
+                                  struct saga_id published_id, int64_t last_seq);
 
 #endif

@@ -51,6 +51,24 @@ uint32_t saga_hash(const char *key)
     return (uint32_t)(h ^ h >> 32);
 }
 
+/* Eight bytes at a time; the length too, so that what is cut at another place differs. */
+uint64_t saga_hash64(uint64_t h, const void *bytes, size_t n)
+{
+    const char *at = bytes;
+    uint64_t word;
+
+    h = (h ^ n) * 0x9e3779b97f4a7c15;
+    for (; n >= 8; n -= 8, at += 8) {
+        memcpy(&word, at, 8);
+        h = (h ^ word) * 0x9e3779b97f4a7c15;
+        h ^= h >> 29;
+    }
+    for (word = 0; n; n--)
+        word = word << 8 | (unsigned char)at[n - 1];
+    h = (h ^ word) * 0x9e3779b97f4a7c15;
+    return h ^ h >> 32;
+}
+
 /* ---- Arena ---- */
 
 struct saga_block {

@@ -13,6 +13,10 @@ char *saga_strdup(const char *s);
 
 uint32_t saga_hash(const char *key); /* FNV-1a, folded: for tables by key, in memory only */
 
+/* 64 bits, the same for ever: stored in lane_input, compared with what Kafka has. n bytes after those
+ * that gave h. */
+uint64_t saga_hash64(uint64_t h, const void *bytes, size_t n);
+
 /* ---- Arena ---- */
 struct saga_block;
 struct saga_arena { /* {0} is an empty one */

@@ -100,6 +100,8 @@ static const char *const find[] = {FIND("outbox_0"), FIND("outbox_1")};
     " where o.batch = any($3::bigint[]) and u.lane = $1::bigint and u.seq > $2 order by u.seq"
 static const char *const fetch[] = {FETCH("outbox_0"), FETCH("outbox_1")};
 
+enum { SLICE = 64 }; /* batches that are read at once: values are megabytes */
+
 struct batches {
     int64_t *id;
     int n, cap;
@@ -170,17 +172,18 @@ static void read_headers(const char *at, int n, struct saga_arena *arena, struct
     d->headers = headers;
 }
 
-/* The id of an event of ours stands near the start of its value:
- * {"specversion":"1.0","id":"7.42.9". */
-static struct saga_id id_of(const struct saga_delivery *d)
+/* The ids of an event of ours stand near the start of its value, and nothing that is text looks like
+ * them: {"specversion":"1.0","id":"7.42.9" ... "previousid":"7.41.9". */
+static const char id_member[] = "\"id\":\"", previous_member[] = "\"previousid\":\"";
+
+static struct saga_id id_of(const struct saga_delivery *d, const char *before)
 {
-    static const char before[] = "\"id\":\"";
-    const char *at = memmem(d->value, d->value_n, before, sizeof before - 1);
+    const char *at = memmem(d->value, d->value_n, before, strlen(before));
     struct saga_id id = {0};
     int32_t lane;
 
     if (at) {
-        at += sizeof before - 1;
+        at += strlen(before);
         const char *quote = memchr(at, '"', (size_t)(d->value + d->value_n - at));
         if (quote)
             saga_id_read(at, (size_t)(quote - at), &lane, &id);
@@ -221,7 +224,7 @@ static int send_again(struct saga_pg *pg, int slot, int32_t lane, int64_t above,
             read_headers(h, headers, &arena, &d);
         if (!strcmp(d.topic, own_topic)) {
             d.topic = own_topic; /* outlives the result */
-            own = id_of(&d);
+            own = id_of(&d, id_member);
         }
         if (d.seq != (*expected)++)
             rc = saga_err(err, SAGA_FATAL, "outbox of lane %d: row %lld is missing", lane,
@@ -251,15 +254,112 @@ int saga_outbox_read(struct saga_pg *pg, int32_t lane, int64_t above, int64_t la
     older = found[1].first < found[0].first; /* the lane's rows ascend within and across tables */
     for (int i = 0; i < 2 && rc >= 0; i++) {
         int slot = i == 0 ? older : !older;
-        if (found[slot].n)
-            rc = send_again(pg, slot, lane, above, &found[slot], own_topic, &expected, sent, owner,
-                            err);
+        for (int left = found[slot].n; left > 0 && rc >= 0; left -= SLICE) { /* oldest first */
+            int from = left > SLICE ? left - SLICE : 0;
+            struct batches slice = {.id = found[slot].id + from, .n = left - from};
+            rc = send_again(pg, slot, lane, above, &slice, own_topic, &expected, sent, owner, err);
+        }
     }
     free(found[0].id), free(found[1].id);
     if (rc >= 0 && expected != last + 1)
         rc = saga_err(err, SAGA_FATAL, "outbox of lane %d: rows %lld to %lld are missing", lane,
                       (long long)expected, (long long)last);
     return rc < 0 ? rc : (int)(expected - above - 1);
+}
+
+/* ---- Publishing all again ---- */
+
+#define OLDEST(table)                                                                              \
+    "select u.seq, substring(u.value from 1 for 800)"                                              \
+    "  from " table " o, unnest(o.lane, o.seq, o.topic, o.value) u(lane, seq, topic, value)"       \
+    " where u.lane = $1::bigint and u.topic = $2 order by o.batch, u.seq limit 1"
+static const char *const oldest_of[] = {OLDEST("outbox_0"), OLDEST("outbox_1")};
+
+int saga_outbox_oldest(struct saga_pg *pg, int32_t lane, const char *own_topic,
+                       struct saga_id *oldest, struct saga_id *previous, struct saga_err *err)
+{
+    struct saga_params p = {0};
+    int rc = 0;
+
+    *oldest = *previous = (struct saga_id){0};
+    saga_param_int(&p, lane);
+    saga_param_text(&p, own_topic);
+    for (int slot = 0; slot < 2 && rc >= 0; slot++) {
+        struct saga_rows *rows = NULL;
+        rc = saga_pg_query(pg, oldest_of[slot], &p, &rows, err);
+        if (rc >= 0 && saga_rows_n(rows) &&
+            (!oldest->seq || saga_rows_int(rows, 0, 0) < oldest->seq)) {
+            struct saga_delivery d = {0};
+            int n;
+            d.value = saga_rows_bytes(rows, 0, 1, &n);
+            d.value_n = n < 0 ? 0 : (size_t)n;
+            *oldest = id_of(&d, id_member);
+            *previous = id_of(&d, previous_member);
+        }
+        saga_rows_free(rows);
+    }
+    saga_params_free(&p);
+    return rc < 0 ? rc : oldest->seq > 0;
+}
+
+static const char sql_lock[] = "select term from lane where lane = $1::bigint for no key update";
+
+static const char sql_set_back[] =
+    "update lane"
+    "   set published = $2, published_offset = nullif($3, -1), published_id = $4,"
+    "       term = case when $5 then greatest(term + 1,"
+    "                             (extract(epoch from clock_timestamp()) * 1000)::bigint)"
+    "              else term end"
+    " where lane = $1::bigint returning term";
+
+static int set_back(struct saga_pg *pg, int32_t lane, const char *own_topic, int64_t term,
+                    struct saga_outbox_back *back, struct saga_err *err)
+{
+    struct saga_params p = {0};
+    struct saga_rows *rows = NULL;
+    struct saga_id oldest, previous;
+    char text[SAGA_ID_TEXT];
+    int rc;
+
+    saga_param_int(&p, lane);
+    rc = saga_pg_query(pg, sql_lock, &p, &rows, err);
+    bool ours = rc >= 0 && saga_rows_n(rows) && (!term || saga_rows_int(rows, 0, 0) == term);
+    saga_rows_free(rows);
+    if (rc >= 0 && ours)
+        rc = saga_outbox_oldest(pg, lane, own_topic, &oldest, &previous, err);
+    if (rc <= 0 || !ours || (back->oldest.seq && !saga_id_same(oldest, back->oldest))) {
+        saga_params_free(&p);
+        return rc < 0 ? rc : 0;
+    }
+    back->published = oldest.seq - !saga_id_same(oldest, back->id);
+    saga_param_int(&p, back->published);
+    saga_param_int(&p, back->offset);
+    saga_id_write(lane, back->id, text);
+    saga_param_text(&p, back->offset < 0 ? NULL : text);
+    saga_param_bool(&p, !term);
+    rc = saga_pg_query(pg, sql_set_back, &p, &rows, err);
+    if (rc >= 0)
+        back->term = saga_rows_int(rows, 0, 0);
+    if (rc >= 0)
+        saga_rows_free(rows);
+    saga_params_free(&p);
+    return rc < 0 ? rc : 1;
+}
+
+int saga_outbox_set_back(struct saga_pg *pg, int32_t lane, const char *own_topic, int64_t term,
+                         struct saga_outbox_back *back, struct saga_err *err)
+{
+    struct saga_err ignored = {0};
+    int rc = saga_pg_connect(pg, err);
+
+    if (rc >= 0 && (rc = saga_pg_script(pg, "begin", err)) >= 0 &&
+        (rc = set_back(pg, lane, own_topic, term, back, err)) > 0) {
+        int done = saga_pg_script(pg, "commit", err);
+        return done < 0 ? done : 1;
+    }
+    if (saga_pg_connected(pg))
+        saga_pg_script(pg, "rollback", &ignored);
+    return rc;
 }
 
 /* ---- Rotation (4.8) ---- */

@@ -19,6 +19,25 @@ int saga_outbox_read(struct saga_pg *pg, int32_t lane, int64_t above, int64_t la
                      void (*sent)(void *owner, const struct saga_delivery *d, struct saga_id own),
                      void *owner, struct saga_err *err);
 
+/* The lane's oldest event that the tables still hold, and the one before it (seq 0: it is the lane's
+ * first). -> 1, 0: they hold none, SAGA_RETRY */
+int saga_outbox_oldest(struct saga_pg *pg, int32_t lane, const char *own_topic,
+                       struct saga_id *oldest, struct saga_id *previous, struct saga_err *err);
+
+/* Sets the lane's published* back to before its oldest event, in one transaction with reading that,
+ * so that rotation keeps it (4.4 step 2): all is to be published again. */
+struct saga_outbox_back {
+    struct saga_id oldest; /* that it must be; seq 0: whatever it is */
+    int64_t offset;        /* of id, which is before it or itself, in Kafka; -1: none is */
+    struct saga_id id;
+    int64_t published; /* out */
+    int64_t term;      /* out */
+};
+/* term: of the owner; 0: raises it (an operator's command). -> 1, 0: another oldest event, or owner, or
+ * no event at all; SAGA_RETRY */
+int saga_outbox_set_back(struct saga_pg *pg, int32_t lane, const char *own_topic, int64_t term,
+                         struct saga_outbox_back *back, struct saga_err *err);
+
 /* Empties the table that is not current and makes it current, if the present one is older than keep
  * (us) or larger than bytes, and all in the other is published. One transaction with a lock
  * time-out.

@@ -93,17 +93,6 @@ static void count(struct saga_engine *e, int topic, enum saga_screened what)
         saga_count(e->metric.gaps[topic], 1);
 }
 
-static void stop_for(struct saga_engine *e, struct saga_lane *lane, const struct saga_read *read)
-{
-    char why[256];
-
-    snprintf(why, sizeof why,
-             "%s/%d offset %" PRId64 ": fork: %s does not follow what was applied: the "
-             "history of its writer was restarted or restored",
-             e->intake.topic[read->topic], lane->lane, read->offset, read->message.place);
-    saga_engine_stop_lane(e, lane, why);
-}
-
 /* What has waited in table parked, unless another owner may have seen to it meanwhile. */
 static void add_redriven(struct saga_engine *e)
 {
@@ -153,7 +142,7 @@ static void screen(struct saga_engine *e, int to)
         count(e, read->topic, what);
         if (what == SAGA_FORKED) {
             lane->work.input[read->topic] = before; /* it is not applied: what came before it is */
-            stop_for(e, lane, read);
+            saga_loss_fork(e, lane, read);
         } else if (what != SAGA_IGNORED)
             lane->moved[read->topic] = true;
     }
@@ -270,6 +259,8 @@ static void read_again(struct saga_engine *e, struct saga_lane *lane)
 {
     lane->epoch++;
     for (int t = 0; t < e->intake.topics; t++) {
+        if (lane->reader.input[t].stopped)
+            continue;
         saga_bus_read(e->bus, t, lane->lane, lane->reader.input[t].next_offset);
         if (lane->paused)
             saga_bus_pause(e->bus, t, lane->lane);

@@ -90,6 +90,7 @@ void saga_intake_read(const struct saga_intake *in, int topic, int32_t lanes,
     *out = (struct saga_read){.topic = topic, .lane = record->partition, .offset = record->offset};
     if (request) {
         headers(owner, record);
+        out->hash = saga_record_hash(record);
         out->bad = saga_request_read(record, service->accepts, service->creates, in->history, arena,
                                      &out->message, &out->reason, &err) < 0;
         if (out->message.forwarded.seq && out->message.forwarded_from >= lanes)
@@ -139,6 +140,7 @@ static enum saga_screened request(struct saga_batch *b, struct saga_reader *read
     if (read->offset < input->next_offset)
         return SAGA_DROPPED; /* their offset decides (4.2) */
     saga_input_pass(input, read->offset);
+    input->hash = read->hash;
     if (read->bad) {
         add(b, SAGA_IN_DEAD, read);
         return SAGA_APPLIED;

@@ -28,6 +28,7 @@ struct saga_read {
     int topic;
     int32_t lane;
     int64_t offset;
+    uint64_t hash;               /* of requests: saga_record_hash */
     uint32_t epoch;              /* the caller's: of the reading that it belongs to */
     bool bad;                    /* stands outside the chain, or no request: */
     const char *reason, *detail; /* why; also of refused data */

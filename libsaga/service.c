@@ -144,12 +144,14 @@ static int open_kafka(struct saga_engine *e, struct saga_err *err)
             return 0;
         err->code = 0;
     }
+    e->misplaced = true; /* unless all that follows is as it must be */
     if (lanes < 0)
         return lanes;
     e->lanes = lanes;
     while (true) {
         int rc = saga_schema_identity(e->pg, e->service, lanes, e->conf->prefix, cluster,
                                       e->history, err);
+        e->misplaced = rc == SAGA_FATAL;
         if (rc != SAGA_RETRY || !wait_for(e, "waiting for the database", &said, err))
             return rc;
         err->code = 0;
@@ -175,6 +177,7 @@ static void init_lanes(struct saga_engine *e)
         memset(lane->work.forwarded, 0, n * sizeof(struct saga_id));
     }
     saga_batch_init(&e->batch, e->service, e->lanes, e->history);
+    saga_look_start(e->conf, &e->intake, e->batch.topic, e->batch.dead, e->wake);
     e->recent = saga_recent_new(e->service->orders, e->lanes, (size_t)e->conf->memory);
     e->now = &e->work[0];
     e->next = &e->work[1];
@@ -240,6 +243,7 @@ int saga_main(int argc, char **argv, const struct saga_service *service)
         saga_bus_close(engine.bus, 3000);
     SAGA_FAILPOINT(closed);
     saga_log_at(SAGA_INFO, "stopped", NULL);
-    _exit(rc == SAGA_FATAL ? BROKEN
-                           : OK); /* threads of librdkafka may hang; they have nothing to lose */
+    _exit(rc == SAGA_FATAL && engine.misplaced ? BAD_SETTING
+          : rc == SAGA_FATAL                   ? BROKEN
+                             : OK); /* threads of librdkafka may hang; they have nothing to lose */
 }

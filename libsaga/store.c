@@ -1,6 +1,7 @@
 /* Round trip 2 of a batch: rows changed, log rows, outbox rows, the lanes and their inputs, COMMIT
  * (DESIGN.md 4.1). Each statement is set-based: an array per column. */
 #include <assert.h>
+#include <inttypes.h>
 #include <stdio.h>
 
 #include "engine.h"
@@ -39,6 +40,18 @@ static void put_id(struct saga_params *p, int32_t lane, struct saga_id id)
         saga_element_text(p, NULL, 0);
     else
         saga_element_text(p, text, saga_id_write(lane, id, text));
+}
+
+static void put_last(struct saga_params *p, int32_t lane, const struct saga_input *in, bool request)
+{
+    char text[24];
+
+    if (!request)
+        put_id(p, lane, in->last);
+    else if (in->hash)
+        saga_element_text(p, text, snprintf(text, sizeof text, "%016" PRIx64, in->hash));
+    else
+        saga_element_text(p, NULL, 0);
 }
 
 static void put_offset(struct saga_params *p, int64_t offset)
@@ -102,7 +115,7 @@ static int store_inputs(struct saga_engine *e, struct saga_err *err)
     EACH_INPUT(SAGA_OID_TEXT, saga_element_text(p, e->intake.topic[t], -1));
     EACH_INPUT(SAGA_OID_INT8, saga_element_int(p, saga_input_position(in)));
     EACH_INPUT(SAGA_OID_INT8, put_offset(p, in->screened));
-    EACH_INPUT(SAGA_OID_TEXT, put_id(p, l->lane, in->last));
+    EACH_INPUT(SAGA_OID_TEXT, put_last(p, l->lane, in, !e->intake.source[t]));
     return saga_pg_send(e->pg, sql_store_inputs, p, err);
 }
 

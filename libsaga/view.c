@@ -40,7 +40,7 @@ static const char *state_of(const struct saga_lane *lane)
 {
     if (lane->state == SAGA_LANE_STOPPED)
         return "stopped";
-    if (lane->state == SAGA_LANE_WANTED)
+    if (lane->state == SAGA_LANE_WANTED || lane->state == SAGA_LANE_LOOKING)
         return lane->backoff ? "lost" : "taking";
     return lane->paused ? "paused" : "running";
 }
@@ -54,7 +54,7 @@ static void show(struct saga_engine *e, const struct saga_lane *lane, struct sag
                                  .unpublished_bytes = lane->out.bytes,
                                  .inputs = e->intake.topics};
     snprintf(v->state, sizeof v->state, "%s", state_of(lane));
-    if (lane->state == SAGA_LANE_STOPPED)
+    if (lane->state != SAGA_LANE_RUNNING)
         snprintf(v->why, sizeof v->why, "%s", lane->why);
     else if (lane->paused)
         snprintf(v->why, sizeof v->why, "%u events wait for Kafka's acknowledgement", lane->out.n);
@@ -64,8 +64,12 @@ static void show(struct saga_engine *e, const struct saga_lane *lane, struct sag
         i->topic = e->intake.topic[t];
         i->next_offset = in->next_offset;
         i->end_offset = saga_bus_end(e->bus, t, lane->lane);
-        i->held = in->held;
+        i->held = in->held < 0 && in->lost ? in->lost_at : in->held;
         i->stopped = in->stopped;
+        if (in->stopped)
+            snprintf(i->why, sizeof i->why, "%s", lane->forked[t]);
+        else if (lane->alarmed[t])
+            saga_loss_gap(e, lane, t, i->why);
         if (in->last.seq)
             i->last_id[saga_id_write(lane->lane, in->last, i->last_id)] = '\0';
     }
@@ -74,22 +78,30 @@ static void show(struct saga_engine *e, const struct saga_lane *lane, struct sag
 static void count(struct saga_engine *e)
 {
     int64_t unpublished = 0, oldest = 0, now = saga_now(), lag[SAGA_READS_MAX] = {0};
+    int64_t gaps[SAGA_READS_MAX] = {0}, forks[SAGA_READS_MAX] = {0}, stopped = 0;
 
     for (int32_t i = 0; i < e->lanes; i++) {
         const struct saga_lane *lane = &e->lane[i];
         unpublished += lane->out.n;
+        stopped += lane->state == SAGA_LANE_STOPPED;
         if (lane->out.n && now - lane->sent_at > oldest)
             oldest = now - lane->sent_at;
         for (int t = 0; t < e->intake.topics && lane->ours; t++) {
             int64_t end = saga_bus_end(e->bus, t, i);
+            gaps[t] += saga_input_open(&lane->reader.input[t]);
+            forks[t] += lane->reader.input[t].stopped;
             if (end > lane->reader.input[t].next_offset)
                 lag[t] += end - lane->reader.input[t].next_offset;
         }
     }
     saga_gauge(e->metric.unpublished, unpublished);
     saga_gauge(e->metric.oldest, oldest);
-    for (int t = 0; t < e->intake.topics; t++)
+    saga_gauge(e->metric.lanes_stopped, stopped);
+    for (int t = 0; t < e->intake.topics; t++) {
         saga_gauge(e->metric.lag[t], lag[t]);
+        saga_gauge(e->metric.gaps_open[t], gaps[t]);
+        saga_gauge(e->metric.inputs_stopped[t], forks[t]);
+    }
 }
 
 void saga_view_update(struct saga_engine *e)
@@ -116,6 +128,14 @@ static saga_cell_t *of_topic(const char *name, const char *topic, const char *he
     return saga_metric(name, labels, help);
 }
 
+static saga_cell_t *found(const char *what)
+{
+    char labels[64];
+
+    snprintf(labels, sizeof labels, "finding=\"%s\"", what);
+    return saga_metric("saga_losses_total", labels, "Lanes stopped because something was lost.");
+}
+
 void saga_view_init(struct saga_engine *e)
 {
     static const int64_t sizes[] = {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 0};
@@ -134,7 +154,16 @@ void saga_view_init(struct saga_engine *e)
         m->gaps[t] =
             of_topic("saga_gaps_total", topic, "Records held back: one before is missing.");
         m->lag[t] = of_topic("saga_lag", topic, "Records in Kafka that are not applied yet.");
+        m->gaps_open[t] = of_topic("saga_gaps_open", topic, "Lanes that wait for a missing event.");
+        m->inputs_stopped[t] =
+            of_topic("saga_inputs_stopped", topic, "Lanes whose input a fork has stopped.");
     }
+    m->lanes_stopped = saga_metric("saga_lanes_stopped", "", "Lanes that wait for an operator.");
+    m->found[SAGA_KAFKA_BEHIND] = found("kafka_behind");
+    m->found[SAGA_DATABASE_BEHIND] = found("database_behind");
+    m->found[SAGA_REQUESTS_LOST] = found("requests_lost");
+    m->healed =
+        saga_metric("saga_healed_total", "", "Lanes whose lost events were published again.");
     m->out = saga_metric("saga_events_total", "", "Outbox rows written.");
     m->dead = saga_metric("saga_dead_letters_total", "", "Dead letters written.");
     m->forwards = saga_metric("saga_forwards_total", "", "Requests forwarded to their lane.");

@@ -96,7 +96,7 @@ static rd_kafka_t *reading(void)
 
 /* ---- Topics ---- */
 
-static bool has_leaders(const char *name, int lanes)
+bool kafka_has_leaders(const char *name, int lanes)
 {
     const struct rd_kafka_metadata *md;
     rd_kafka_topic_t *topic = rd_kafka_topic_new(keyed(), name, NULL);
@@ -143,7 +143,7 @@ void kafka_make_topics(const char *prefix, int lanes)
     rd_kafka_queue_destroy(queue);
     rd_kafka_NewTopic_destroy_array(made, TOPICS);
     for (int i = 0; i < TOPICS; i++)
-        AWAIT(20, has_leaders(text("%s%s", prefix, topics[i]), lanes));
+        AWAIT(20, kafka_has_leaders(text("%s%s", prefix, topics[i]), lanes));
 }
 
 void kafka_drop_topics(const char *prefix)

@@ -39,6 +39,18 @@ struct kafka_twin *kafka_twin(const char *group, const char *instance, const cha
 bool kafka_twin_fenced(struct kafka_twin *twin);
 void kafka_twin_free(struct kafka_twin *twin);
 
+bool kafka_has_leaders(const char *name, int lanes); /* a topic, and has that many partitions */
+
+/* ---- Loss ---- */
+/* Retention: the records of a partition before an offset are gone. */
+void kafka_expire(const char *topic, int32_t partition, int64_t before);
+/* A topic deleted and made again. */
+void kafka_remake(const char *topic, int lanes);
+void kafka_widen(const char *topic, int lanes); /* more partitions */
+/* The broker of SAGA_RUN is killed, loses the records of a partition from an offset on, though it had
+ * acknowledged them, and starts again. meanwhile: done while it is down, or NULL. */
+void kafka_cut(const char *topic, int32_t partition, int64_t from, void (*meanwhile)(void));
+
 /* Queues a record; kafka_flush waits until Kafka has all of them, in order of each partition. KEYED
  * is Kafka's own partitioner (murmur2), RANDOM ignores the key. */
 void kafka_send(const struct kafka_record *record);

@@ -31,7 +31,7 @@ static const char *program(const char *folder, const char *name)
     return text("%s/%s/%s", self, folder, name);
 }
 
-struct world *world_new(const char *name, int lanes, const char *const *own)
+struct world *world_new_elsewhere(const char *name, int lanes, const char *const *own)
 {
     struct world *w = calloc(1, sizeof *w);
     struct db *main = db_new(NULL);
@@ -47,7 +47,15 @@ struct world *world_new(const char *name, int lanes, const char *const *own)
     db_run(main, "create database %s", w->database);
     db_free(main);
     w->db = db_new(w->database);
+    return w;
+}
+
+struct world *world_new(const char *name, int lanes, const char *const *own)
+{
+    struct world *w = world_new_elsewhere(name, lanes, own);
+
     kafka_make_topics(w->prefix, lanes);
+    w->topics = true;
     return w;
 }
 
@@ -61,7 +69,8 @@ void world_free(struct world *w)
     struct db *main = db_new(NULL);
     db_run(main, "drop database if exists %s with (force)", w->database);
     db_free(main);
-    kafka_drop_topics(w->prefix);
+    if (w->topics)
+        kafka_drop_topics(w->prefix);
     free(w);
 }
 

@@ -23,6 +23,7 @@ struct member {
 struct world {
     char name[32], prefix[64], database[64];
     int lanes;
+    bool topics;                 /* made, to be dropped */
     const char *const *settings; /* "NAME=value" up to NULL, of all services; or NULL */
     struct db *db;
     struct member member[MEMBERS_MAX];
@@ -33,6 +34,8 @@ extern const char *const service_names[]; /* "order", ... */
 
 /* Makes topics and database, starts nothing. */
 struct world *world_new(const char *name, int lanes, const char *const *settings);
+/* Without topics: its Kafka is another than KAFKA_BOOTSTRAP_SERVERS, and settings say which. */
+struct world *world_new_elsewhere(const char *name, int lanes, const char *const *settings);
 void world_free(struct world *w); /* kills what runs, drops topics and database */
 
 /* Starts process number of a service; does not wait for it. */

@@ -24,7 +24,9 @@ enum { N = sizeof suites / sizeof *suites };
 
 static void failed(const char *file, int line, const char *what)
 {
+    printf("%s:%d: %s\n", file, line, what); /* now: check tells it at the end of the suite */
     proc_tails(LOG_LINES);
+    fflush(stdout);
     _ck_assert_failed(file, line, what, NULL);
 }
 

@@ -20,6 +20,9 @@
     X(refused)    \
     X(gaps)       \
     X(schedules)  \
+    X(leaders)    \
+    X(loss)       \
+    X(unasked)    \
     X(kills)      \
     X(sessions)   \
     X(owners)     \

@@ -6,13 +6,11 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "lane.h"
+#include "played.h"
 #include "web.h"
 #include "world.h"
 
 enum { LANES = 2, PATIENCE = 15 };
-#define TERM "1795513885123"
-
 static struct world *w;
 static struct member *inventory;
 
@@ -28,36 +26,6 @@ static void teardown(void)
 {
     world_free(w);
     w = NULL;
-}
-
-/* An order of a lane: the first of "<name>-0", "<name>-1", ... that belongs there. */
-static const char *order_in(int32_t lane, const char *name)
-{
-    for (int i = 0;; i++) {
-        const char *order = text("%s-%d", name, i);
-        if (saga_lane_of(order, strlen(order), LANES) == lane)
-            return order;
-    }
-}
-
-/* OrderCreated number seq of a lane, after number previous (0: it is the first), as order-svc would
- * write it. */
-static void created(int32_t lane, int seq, int previous, const char *order)
-{
-    const char *before = previous ? text("\"previousid\":\"%d.%d." TERM "\",", lane, previous) : "";
-
-    kafka_send(&(struct kafka_record){
-        .topic = world_topic(w, "order.events"),
-        .partition = lane,
-        .key = order,
-        .value =
-            text("{\"specversion\":\"1.0\",\"id\":\"%d.%d." TERM "\",\"source\":\"/order-svc\","
-                 "\"type\":\"OrderCreated\",\"subject\":\"%s\","
-                 "\"time\":\"2026-11-24T13:31:25.123Z\",%s\"causationid\":\"order.requests/0/1\","
-                 "\"data\":{\"order_id\":\"%s\",\"customer_id\":\"ann\",\"currency\":\"EUR\","
-                 "\"amount\":150,\"lines\":[{\"sku\":\"apple\",\"quantity\":1,"
-                 "\"unit_price\":150}],\"payment\":{\"mode\":\"now\",\"token\":\"tok_ok\"}}}",
-                 lane, seq, order, before, order)});
 }
 
 static int64_t held(void)
@@ -89,7 +57,7 @@ START_TEST(events_in_another_order_are_applied_in_theirs)
     static const int seqs[] = {5, 7, 12, 13, 9}, previous[] = {0, 5, 9, 12, 7};
 
     for (int i = 0; i < 5; i++)
-        created(0, seqs[i], previous[i], order_in(0, text("swap%d", i)));
+        played_created(w, 0, seqs[i], previous[i], played_order(w, 0, text("swap%d", i)));
     kafka_flush(5);
     AWAIT(PATIENCE, held() == 5);
     AWAIT(PATIENCE, shown(0, "held") == -1);
@@ -98,7 +66,7 @@ START_TEST(events_in_another_order_are_applied_in_theirs)
     static const int order[] = {0, 1, 4, 2, 3};
     MUST_BE(log->n, 5);
     for (int i = 0; i < 5; i++)
-        MUST(same(log->at[i].key, order_in(0, text("swap%d", order[i]))), "place %d: %s", i,
+        MUST(same(log->at[i].key, played_order(w, 0, text("swap%d", order[i]))), "place %d: %s", i,
              log->at[i].key);
     kafka_log_free(log);
 }
@@ -108,8 +76,8 @@ END_TEST
  * was missing comes after all, the lane goes on, too. */
 START_TEST(an_open_gap_stops_its_lane_only)
 {
-    created(0, 15, 14, order_in(0, "late-b"));
-    created(1, 1, 0, order_in(1, "other"));
+    played_created(w, 0, 15, 14, played_order(w, 0, "late-b"));
+    played_created(w, 1, 1, 0, played_order(w, 1, "other"));
     kafka_flush(5);
     AWAIT(PATIENCE, held() == 6);
     AWAIT(PATIENCE, proc_said(inventory->proc, "a gap stays open"));
@@ -117,11 +85,11 @@ START_TEST(an_open_gap_stops_its_lane_only)
     world_kill(inventory);
     world_start(w, INVENTORY, 0);
     AWAIT(PATIENCE, world_is_ready(inventory));
-    created(1, 2, 1, order_in(1, "another"));
+    played_created(w, 1, 2, 1, played_order(w, 1, "another"));
     kafka_flush(5);
     AWAIT(PATIENCE, held() == 7);
     AWAIT(PATIENCE, shown(0, "held") == 5);
-    created(0, 14, 13, order_in(0, "late-a"));
+    played_created(w, 0, 14, 13, played_order(w, 0, "late-a"));
     kafka_flush(5);
     AWAIT(PATIENCE, held() == 9);
     AWAIT(PATIENCE, shown(0, "held") == -1);
@@ -132,11 +100,11 @@ END_TEST
  * the input stops, loudly, and only in its lane. */
 START_TEST(a_fork_stops_its_lane_only)
 {
-    created(0, 13, 7, order_in(0, "fork")); /* 13 is known, and follows 12 */
-    created(1, 3, 2, order_in(1, "third"));
+    played_created(w, 0, 13, 7, played_order(w, 0, "fork")); /* 13 is known, and follows 12 */
+    played_created(w, 1, 3, 2, played_order(w, 1, "third"));
     kafka_flush(5);
     AWAIT(PATIENCE, held() == 10);
-    created(0, 16, 15, order_in(0, "next"));
+    played_created(w, 0, 16, 15, played_order(w, 0, "next"));
     kafka_flush(5);
     AWAIT(PATIENCE, held() == 11);
     kafka_send(&(struct kafka_record){
@@ -147,12 +115,12 @@ START_TEST(a_fork_stops_its_lane_only)
             "\"type\":\"OrderCompleted\",\"subject\":\"x\",\"previousid\":\"0.2.1795513885123\","
             "\"time\":\"2026-11-24T13:31:25.123Z\",\"causationid\":\"a\","
             "\"data\":{\"order_id\":\"x\"}}"});
-    created(1, 4, 3, order_in(1, "fourth"));
+    played_created(w, 1, 4, 3, played_order(w, 1, "fourth"));
     kafka_flush(5);
     AWAIT(PATIENCE, held() == 12);
     AWAIT(PATIENCE, proc_said(inventory->proc, "fork"));
-    created(0, 17, 16, order_in(0, "behind"));
-    created(1, 5, 4, order_in(1, "fifth"));
+    played_created(w, 0, 17, 16, played_order(w, 0, "behind"));
+    played_created(w, 1, 5, 4, played_order(w, 1, "fifth"));
     kafka_flush(5);
     AWAIT(PATIENCE, held() == 13);
     MUST(same(db_text(w->db, "select coalesce(string_agg(order_id, ' '), '') from reservation"
@@ -170,8 +138,8 @@ START_TEST(a_fenced_owner_applies_nothing)
 {
     char order[32];
 
-    snprintf(order, sizeof order, "%s", order_in(1, "shipped"));
-    created(1, 6, 5, order);
+    snprintf(order, sizeof order, "%s", played_order(w, 1, "shipped"));
+    played_created(w, 1, 6, 5, order);
     kafka_flush(5);
     AWAIT(PATIENCE, held() == 14);
     int64_t term = db_int(w->db, "select term from lane where lane = 1");
@@ -180,19 +148,19 @@ START_TEST(a_fenced_owner_applies_nothing)
            "update reservation set state = 'SHIPPED' where order_id = '%s';"
            "update stock set reserved = reserved - 1, shipped = shipped + 1, version = version + 1;"
            "update lane_input set next_offset = next_offset + 1, screened = next_offset, last_id ="
-           " '1.7." TERM "' where lane = 1 and topic = 'order.events'; commit",
+           " '1.7." PLAYED_TERM "' where lane = 1 and topic = 'order.events'; commit",
            order);
     kafka_send(&(struct kafka_record){
         .topic = world_topic(w, "order.events"),
         .partition = 1,
         .key = order,
-        .value =
-            text("{\"specversion\":\"1.0\",\"id\":\"1.7." TERM "\",\"source\":\"/order-svc\","
-                 "\"type\":\"OrderShipped\",\"subject\":\"%s\",\"previousid\":\"1.6." TERM "\","
-                 "\"time\":\"2026-11-24T13:31:25.123Z\",\"causationid\":\"a\","
-                 "\"data\":{\"order_id\":\"%s\"}}",
-                 order, order)});
-    created(1, 8, 7, order_in(1, "behind"));
+        .value = text(
+            "{\"specversion\":\"1.0\",\"id\":\"1.7." PLAYED_TERM "\",\"source\":\"/order-svc\","
+            "\"type\":\"OrderShipped\",\"subject\":\"%s\",\"previousid\":\"1.6." PLAYED_TERM "\","
+            "\"time\":\"2026-11-24T13:31:25.123Z\",\"causationid\":\"a\","
+            "\"data\":{\"order_id\":\"%s\"}}",
+            order, order)});
+    played_created(w, 1, 8, 7, played_order(w, 1, "behind"));
     kafka_flush(5);
     AWAIT(PATIENCE, held() == 14);
     MUST(db_int(w->db, "select term from lane where lane = 1") > term + 1, "it was not noticed");
@@ -206,8 +174,8 @@ START_TEST(a_position_too_far_is_mended)
     world_kill(inventory);
     db_run(w->db, "update lane_input set next_offset = next_offset + 1"
                   " where lane = 1 and topic = 'order.events'");
-    created(1, 9, 8, order_in(1, "skipped"));
-    created(1, 10, 9, order_in(1, "read"));
+    played_created(w, 1, 9, 8, played_order(w, 1, "skipped"));
+    played_created(w, 1, 10, 9, played_order(w, 1, "read"));
     kafka_flush(5);
     world_start(w, INVENTORY, 0);
     AWAIT(PATIENCE, held() == 16);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "lane.h"
+#include "played.h"
 #include "web.h"
 #include "world.h"
 
@@ -26,15 +27,6 @@ static void teardown(void)
 {
     world_free(w);
     w = NULL;
-}
-
-static const char *order_in(int32_t lane, const char *name)
-{
-    for (int i = 0;; i++) {
-        const char *order = text("%s-%d", name, i);
-        if (saga_lane_of(order, strlen(order), LANES) == lane)
-            return order;
-    }
 }
 
 static int64_t events_of(int32_t lane)
@@ -83,12 +75,12 @@ START_TEST(a_lane_whose_event_is_refused_stops_alone)
 
     snprintf(topic, sizeof topic, "%s", world_topic(w, "order.events"));
     kafka_limit(topic, LIMIT);
-    world_place(w, order_in(0, "large"), large_lines(), "later");
+    world_place(w, played_order(w, 0, "large"), large_lines(), "later");
     kafka_flush(10);
     for (int i = 0; !same(lane_is(0, "state"), "stopped"); i++) {
         int64_t had = events_of(1);
         MUST(i < 50, "it does not stop");
-        world_place(w, order_in(1, text("small-%d", i)), "apple 1 1", "later");
+        world_place(w, played_order(w, 1, text("small-%d", i)), "apple 1 1", "later");
         kafka_flush(10);
         AWAIT(PATIENCE, events_of(1) > had);
     }
@@ -99,7 +91,7 @@ START_TEST(a_lane_whose_event_is_refused_stops_alone)
     int producers = proc_count(order_svc->proc, "does not count");
     int64_t had = events_of(1);
     for (int i = 0; i < 10; i++)
-        world_place(w, order_in(1, text("behind-%d", i)), "apple 1 1", "later");
+        world_place(w, played_order(w, 1, text("behind-%d", i)), "apple 1 1", "later");
     kafka_flush(10);
     AWAIT(PATIENCE, events_of(1) >= had + 10);
     MUST_BE(proc_count(order_svc->proc, "does not count"), producers);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "lane.h"
+#include "played.h"
 #include "world.h"
 
 enum { LANES = 3, PATIENCE = 20 };
@@ -120,15 +121,6 @@ END_TEST
 
 /* ---- An error on the way ---- */
 
-static const char *order_in(int32_t lane, const char *name)
-{
-    for (int i = 0;; i++) {
-        const char *order = text("%s-%d", name, i);
-        if (saga_lane_of(order, strlen(order), LANES) == lane)
-            return order;
-    }
-}
-
 /* An order in lane 0, whose event is acknowledged. -> a session that keeps everybody from the lanes'
  * table, NULL: that had been stored already */
 static struct db *lock_behind(const char *name)
@@ -136,7 +128,7 @@ static struct db *lock_behind(const char *name)
     struct db *person = db_new(w->database);
     int64_t events = end_of("order.events");
 
-    world_place(w, order_in(0, name), "apple 1 1", "later");
+    world_place(w, played_order(w, 0, name), "apple 1 1", "later");
     kafka_flush(10);
     AWAIT(PATIENCE, end_of("order.events") == events + 1);
     db_run(person, "begin; lock table order_svc.lane in access exclusive mode");
@@ -188,7 +180,7 @@ START_TEST(a_failed_look_at_a_forward_leaves_nothing_unstored)
     struct db *person = NULL;
     char order[32];
 
-    snprintf(order, sizeof order, "%s", order_in(1, "known"));
+    snprintf(order, sizeof order, "%s", played_order(w, 1, "known"));
     world_place(w, order, "apple 1 1", "later");
     kafka_flush(10);
     AWAIT(PATIENCE, db_int(w->db, "select count(*) from orders where order_id = '%s'", order));

@@ -121,16 +121,17 @@ static bool is_reported(int64_t seq)
 static const char *log_of(int32_t lane)
 {
     static char text[400];
-    int64_t end[PARTITIONS];
+    int64_t begin, end;
     struct saga_record record;
     int waited = 0;
     size_t n = 0;
 
-    ck_assert_msg(saga_bus_offsets(bus, "thing.events", PARTITIONS, true, end, 5000, &err) == 0,
-                  "%s", err.text);
+    ck_assert_int_eq(
+        rd_kafka_query_watermark_offsets(bus->producer, "thing.events", lane, &begin, &end, 5000),
+        RD_KAFKA_RESP_ERR_NO_ERROR);
     saga_bus_read(bus, 0, lane, 0);
     text[0] = '\0';
-    for (int64_t next = 0; next < end[lane]; waited += 10) {
+    for (int64_t next = 0; next < end; waited += 10) {
         ck_assert_int_lt(waited, PATIENCE);
         if (saga_bus_next(bus, 0, &record) == 1) {
             n += (size_t)snprintf(text + n, sizeof text - n, "%s%.*s", n ? " " : "",
@@ -172,7 +173,7 @@ START_TEST(attack_12_partitions_apart)
     send_rows(1, 1, 1);
     await(1);
     rd_kafka_mock_partition_set_leader(cluster, "thing.events", 0, -1);
-    ck_assert_int_eq(saga_bus_led(bus, 5000, &err), 0);
+    ck_assert_int_eq(saga_bus_led(bus, "thing.events", 0, 5000), 0);
     send_rows(0, 11, 13);
     send_rows(1, 2, 3);
     await(3);
@@ -180,7 +181,7 @@ START_TEST(attack_12_partitions_apart)
     rd_kafka_mock_partition_set_leader(cluster, "thing.events", 0, 1);
     await(6);
     check_reports(3, 6, 11, 0);
-    ck_assert_int_eq(saga_bus_led(bus, 5000, &err), 1);
+    ck_assert_int_eq(saga_bus_led(bus, "thing.events", 0, 5000), 1);
 }
 END_TEST
 

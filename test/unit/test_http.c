@@ -423,10 +423,10 @@ START_TEST(lanes_as_json)
         "\"why\":null,"
         "\"term\":5,\"last_seq\":9,\"published\":8,\"unpublished_bytes\":0,\"inputs\":["
         "{\"topic\":\"order.events\",\"next_offset\":3,\"end_offset\":10,\"lag\":7,\"held\":null,"
-        "\"last_id\":\"7.1.2\",\"stopped\":false},"
+        "\"last_id\":\"7.1.2\",\"stopped\":false,\"why\":null},"
         "{\"topic\":\"payment.events\",\"next_offset\":4,\"end_offset\":null,\"lag\":null,\"held\":"
         "6,"
-        "\"last_id\":null,\"stopped\":true}]}]}\n");
+        "\"last_id\":null,\"stopped\":true,\"why\":null}]}]}\n");
 }
 END_TEST
 

@@ -205,6 +205,32 @@ START_TEST(outside_the_chain_once)
 }
 END_TEST
 
+/* Attacks 24, 30: records that expired unread are a gap, also when nothing is left; the position stays
+ * before them until an event is applied. */
+START_TEST(expired_records_are_a_gap)
+{
+    struct saga_input in = after(ID(5, 1));
+
+    saga_input_lose(&in, 140, 50 * SECOND);
+    ck_assert(saga_input_open(&in));
+    ck_assert_int_eq(in.next_offset, 140);
+    ck_assert_int_eq(saga_input_position(&in), 100);
+    ck_assert(!saga_input_overdue(&in, 59 * SECOND, 10 * SECOND));
+    ck_assert(saga_input_overdue(&in, 60 * SECOND, 10 * SECOND));
+    ck_assert_int_eq(saga_input_screen(&in, 140, ID(4, 1), ID(3, 1), 1), SAGA_DUPLICATE);
+    ck_assert_int_eq(saga_input_screen(&in, 141, ID(9, 1), ID(8, 1), 1), SAGA_GAP);
+    ck_assert_int_eq(in.held, 141);
+    ck_assert_int_eq(saga_input_position(&in), 100);
+    saga_input_lose(&in, 142, 99 * SECOND); /* and now that one as well */
+    ck_assert_int_eq(in.held, -1);
+    ck_assert_int_eq(in.held_since, 50 * SECOND);
+    ck_assert_int_eq(saga_input_position(&in), 100);
+    ck_assert_int_eq(saga_input_screen(&in, 142, ID(6, 1), ID(5, 1), 1), SAGA_NEXT);
+    ck_assert(!saga_input_open(&in));
+    ck_assert_int_eq(saga_input_position(&in), 143);
+}
+END_TEST
+
 /* Forwards of one lane: by term, then sequence. */
 START_TEST(forwards_in_order)
 {
@@ -225,6 +251,46 @@ END_TEST
 /* ---- Publishing ---- */
 
 static struct saga_outgoing out;
+
+/* 4.4 step 2, each comparison at its edge: published_offset 50 is event 7.1, last_seq is 9. */
+START_TEST(what_a_look_finds)
+{
+    static const struct {
+        struct saga_seen seen;
+        int64_t published_offset;
+        enum saga_finding finding;
+    } table[] = {
+        {{0, 51, true, {7, 1}, {7, 1}, 50}, 50, SAGA_FINE},
+        {{50, 60, true, {7, 1}, {9, 1}, 59}, 50, SAGA_FINE},
+        /* it has expired */
+        {{51, 51, false, {0, 0}, {0, 0}, 0}, 50, SAGA_FINE},
+        {{51, 60, false, {0, 0}, {9, 2}, 0}, 50, SAGA_FINE},
+        /* the end lies at or below it */
+        {{0, 50, false, {0, 0}, {0, 0}, 0}, 50, SAGA_KAFKA_BEHIND},
+        {{0, 0, false, {0, 0}, {0, 0}, 0}, 50, SAGA_KAFKA_BEHIND},
+        {{0, 0, false, {0, 0}, {0, 0}, 0}, 0, SAGA_KAFKA_BEHIND},
+        /* another record stands there */
+        {{0, 60, true, {7, 2}, {7, 2}, 50}, 50, SAGA_KAFKA_BEHIND},
+        {{0, 60, true, {8, 1}, {8, 1}, 50}, 50, SAGA_KAFKA_BEHIND},
+        {{50, 60, true, {7, 2}, {7, 2}, 50}, 50, SAGA_KAFKA_BEHIND},
+        {{0, 60, true, {0, 0}, {9, 1}, 51}, 50, SAGA_KAFKA_BEHIND},
+        {{0, 60, false, {0, 0}, {9, 1}, 51}, 50, SAGA_KAFKA_BEHIND},
+        {{0, 60, true, {7, 2}, {10, 2}, 51}, 50, SAGA_KAFKA_BEHIND},
+        /* events that the database has not written */
+        {{0, 60, true, {7, 1}, {10, 1}, 51}, 50, SAGA_DATABASE_BEHIND},
+        {{51, 60, false, {0, 0}, {10, 1}, 51}, 50, SAGA_DATABASE_BEHIND},
+        {{0, 60, false, {0, 0}, {10, 1}, 51}, -1, SAGA_DATABASE_BEHIND},
+        /* nothing of its own is published yet */
+        {{0, 0, false, {0, 0}, {0, 0}, 0}, -1, SAGA_FINE},
+        {{0, 60, false, {0, 0}, {9, 1}, 51}, -1, SAGA_FINE},
+    };
+
+    for (size_t i = 0; i < sizeof table / sizeof *table; i++)
+        ck_assert_msg(saga_seen_judge(&table[i].seen, table[i].published_offset, ID(7, 1), 9) ==
+                          table[i].finding,
+                      "row %zu", i);
+}
+END_TEST
 
 static void start(void)
 {
@@ -280,6 +346,22 @@ START_TEST(invented_offsets_do_not_count)
     saga_outgoing_sent(&out, 3, ID(0, 0), 1);
     ck_assert(!saga_outgoing_acked(&out, 3, -1));
     ck_assert_int_eq(out.published, 2);
+}
+END_TEST
+
+/* A row that is in Kafka already keeps its place between those that are sent again. */
+START_TEST(passed_rows_are_published_in_turn)
+{
+    send(1, 1);
+    saga_outgoing_passed(&out, 2);
+    send(3, 3);
+    saga_outgoing_passed(&out, 4);
+    ck_assert(saga_outgoing_acked(&out, 1, 10));
+    ck_assert_int_eq(out.published, 2);
+    ck_assert_int_eq(out.published_offset, 10);
+    ck_assert(saga_outgoing_acked(&out, 3, 11));
+    ck_assert_int_eq(out.published, 4);
+    ck_assert_uint_eq(out.n, 0);
 }
 END_TEST
 
@@ -358,12 +440,15 @@ Suite *lane_suite(void)
     tcase_add_test(reading, lowest_gap_is_held);
     tcase_add_test(reading, overdue_once);
     tcase_add_test(reading, outside_the_chain_once);
+    tcase_add_test(reading, expired_records_are_a_gap);
     tcase_add_test(reading, forwards_in_order);
     tcase_add_checked_fixture(publishing, start, stop);
     tcase_add_test(publishing, published_is_the_prefix);
     tcase_add_test(publishing, invented_offsets_do_not_count);
     tcase_add_test(publishing, second_copies);
     tcase_add_test(publishing, third_failure_without_an_acknowledgement);
+    tcase_add_test(publishing, passed_rows_are_published_in_turn);
+    tcase_add_test(publishing, what_a_look_finds);
     tcase_add_test(publishing, ring_grows);
     suite_add_tcase(suite, reading);
     suite_add_tcase(suite, publishing);
