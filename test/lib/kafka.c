@@ -16,9 +16,10 @@ static const char *const topics[TOPICS] = {"order.requests", "order.events", "in
 
 static rd_kafka_t *producer, *random_producer, *reader;
 static int64_t put_offset;
-static int refused; /* deliveries that failed */
+static int refused;   /* deliveries that failed, */
+static char why[300]; /* and why the last one did */
 
-static void close_all(void)
+void kafka_forget(void)
 {
     rd_kafka_t **const all[] = {&producer, &random_producer, &reader};
 
@@ -33,9 +34,11 @@ static void delivered(rd_kafka_t *rk, const rd_kafka_message_t *m, void *opaque)
 {
     (void)rk;
     (void)opaque;
-    if (m->err)
+    if (m->err) {
         refused++;
-    else
+        snprintf(why, sizeof why, "%s/%d: %s", rd_kafka_topic_name(m->rkt), m->partition,
+                 rd_kafka_message_errstr(m));
+    } else
         put_offset = m->offset;
 }
 
@@ -72,7 +75,7 @@ static rd_kafka_t *open_client(rd_kafka_type_t type, const char *partitioner)
     MUST(client != NULL, "kafka: %s", error);
     static bool registered;
     if (!registered)
-        atexit(close_all);
+        atexit(kafka_forget);
     registered = true;
     return client;
 }
@@ -278,7 +281,7 @@ void kafka_flush(double seconds)
     for (int i = 0; i < 2; i++)
         MUST(!clients[i] || rd_kafka_flush(clients[i], (int)(seconds * 1000)) == 0,
              "Kafka did not take %d records", rd_kafka_outq_len(clients[i]));
-    MUST(refused == 0, "Kafka refused %d records", refused);
+    MUST(refused == 0, "Kafka refused %d records: %s", refused, why);
 }
 
 int64_t kafka_put(const struct kafka_record *record)

@@ -41,6 +41,9 @@ void kafka_twin_free(struct kafka_twin *twin);
 
 bool kafka_has_leaders(const char *name, int lanes); /* a topic, and has that many partitions */
 
+/* Clients are made anew: a producer does not go on where Kafka has forgotten what it wrote. */
+void kafka_forget(void);
+
 /* ---- Loss ---- */
 /* Retention: the records of a partition before an offset are gone. */
 void kafka_expire(const char *topic, int32_t partition, int64_t before);

@@ -148,6 +148,7 @@ void kafka_cut(const char *topic, int32_t partition, int64_t from, void (*meanwh
     shell("deploy/local/kill kafka");
     truncate_segment(text("%s/00000000000000000000.log", dir), from);
     shell("rm -f %s/*.index %s/*.timeindex %s/*.snapshot", dir, dir, dir);
+    kafka_forget();
     if (meanwhile)
         meanwhile();
     shell("deploy/local/start kafka");

@@ -306,8 +306,9 @@ static void copy_database(const char *from, const char *to)
  * to weigh. */
 START_TEST(attack_25_database_is_behind)
 {
-    const char *old = text("%s_old", w->database);
+    char old[sizeof w->database + 8];
 
+    snprintf(old, sizeof old, "%s_old", w->database);
     start();
     world_stock(w, "apple", 1000);
     orders(0, 2);
