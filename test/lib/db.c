@@ -49,7 +49,7 @@ static void connect_to(struct db *db)
     db->conn = PQconnectdbParams(names, values, 1);
     PQsetNoticeProcessor(db->conn, ignore, NULL);
     if (PQstatus(db->conn) == CONNECTION_OK)
-        PQclear(PQexec(db->conn, "set client_min_messages = warning;"
+        PQclear(PQexec(db->conn, "set client_min_messages = warning; set lock_timeout = '20s';"
                                  "set search_path = order_svc, inventory_svc, payment_svc"));
 }
 
