@@ -322,7 +322,9 @@ int saga_bus_serve(struct saga_bus *bus, struct saga_err *err)
     if (read(bus->fd, &count, sizeof count) < 0 && errno != EAGAIN)
         return saga_err(err, SAGA_FATAL, "eventfd: %s", strerror(errno));
     rd_kafka_poll(bus->producer, 0);
-    rd_kafka_poll(bus->reader, 0);
+    rd_kafka_poll(bus->eager.handle, 0);
+    if (bus->patient.handle)
+        rd_kafka_poll(bus->patient.handle, 0);
     poll_member(bus);
     if (bus->fatal && join_again(bus, err) < 0)
         return SAGA_FATAL;

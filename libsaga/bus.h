@@ -52,8 +52,11 @@ void saga_bus_headers(struct saga_bus *bus,
 void saga_bus_read(struct saga_bus *bus, int topic, int32_t lane, int64_t offset);
 void saga_bus_pause(struct saga_bus *bus, int topic, int32_t lane); /* until saga_bus_resume */
 void saga_bus_resume(struct saga_bus *bus, int topic, int32_t lane);
-/* End of the partition as the last fetch saw it, -1: not known. Does not ask. */
+/* Patience: records are fetched many at a time, up to 8 ms after they came. Reading goes on where it is.
+ * -> 0, SAGA_FATAL: a setting is wrong */
+int saga_bus_patience(struct saga_bus *bus, bool patience, struct saga_err *err);
 bool saga_bus_lost(struct saga_bus *bus); /* a connection to a broker, since the last call */
+/* End of the partition as the last fetch saw it, -1: not known. Does not ask. */
 int64_t saga_bus_end(const struct saga_bus *bus, int topic, int32_t lane);
 /* Commits where lanes stand, for lag tools only. offset < 0: left out. */
 void saga_bus_commit(struct saga_bus *bus, int topic, int32_t lane, int64_t offset);

@@ -24,12 +24,20 @@ struct target { /* a topic written */
     int32_t gates;
 };
 
+/* A handle that reads outside the group. */
+struct reader {
+    rd_kafka_t *handle; /* NULL: not opened yet */
+    rd_kafka_topic_t *source[SAGA_TOPICS_MAX];
+    rd_kafka_queue_t *records[SAGA_TOPICS_MAX];
+};
+
 struct saga_bus {
     const struct saga_conf *conf;
     struct saga_bus_events events;
-    rd_kafka_t *consumer, *reader, *producer; /* consumer: the group's, for membership alone */
+    rd_kafka_t *consumer, *producer; /* consumer: the group's, for membership alone */
     int fd;
     /* reading */
+    struct reader eager, patient, *reader; /* the one that reads */
     const char *const *topics;
     int topics_n;
     int32_t *lanes; /* assigned to us */
@@ -40,8 +48,6 @@ struct saga_bus {
         bool reading;
     } * position[SAGA_TOPICS_MAX]; /* by lane */
     int32_t room;                  /* lanes in position, lanes */
-    rd_kafka_topic_t *source[SAGA_TOPICS_MAX];
-    rd_kafka_queue_t *records[SAGA_TOPICS_MAX];
     rd_kafka_message_t *current;
     struct saga_header *headers;
     size_t headers_cap;

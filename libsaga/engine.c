@@ -15,7 +15,7 @@
 #include "log.h"
 #include "outbox.h"
 
-enum { SECOND = 1000000, MS = 1000 };
+enum { SECOND = 1000000, MS = 1000, MANY = 2000 /* records in a second */ };
 
 int64_t saga_now(void)
 {
@@ -224,6 +224,7 @@ static bool collect_topic(struct saga_engine *e, int topic)
         saga_intake_read(&e->intake, topic, e->lanes, &record, read_headers, e, &work->arena,
                          &work->read[work->n]);
         work->read[work->n++].epoch = e->lane[record.partition].epoch;
+        e->collected++;
         work->bytes += record.value_n;
     }
     return true;
@@ -416,6 +417,18 @@ static void look_at_holds(struct saga_engine *e, int64_t now)
     }
 }
 
+/* Many records a second come many at a time, few come at once. */
+static void choose_patience(struct saga_engine *e, int64_t now)
+{
+    int64_t rate = e->collected * (int64_t)SECOND / (now - e->counted_at);
+    struct saga_err err = {0};
+
+    e->collected = 0;
+    e->counted_at = now;
+    if ((rate >= MANY || rate <= MANY / 2) && saga_bus_patience(e->bus, rate >= MANY, &err) < 0)
+        saga_log_text(SAGA_WARN, "reading many records at a time", err.text);
+}
+
 static int once_a_second(struct saga_engine *e, int64_t now, struct saga_err *err)
 {
     int rc = 0;
@@ -426,6 +439,7 @@ static int once_a_second(struct saga_engine *e, int64_t now, struct saga_err *er
     look_for_silence(e, now);
     look_at_holds(e, now);
     commit_offsets(e);
+    choose_patience(e, now);
     if ((rc = saga_loss_watch(e, now, err)) < 0)
         return rc;
     if (now >= e->rotate_at && saga_pg_connected(e->pg)) {

@@ -118,6 +118,8 @@ struct saga_engine {
     int doubts;              /* so many batches more ask for every row */
     bool presuming;          /* the batch has rows that are taken to be new */
     int wake;                /* eventfd: answers, SIGTERM */
+    int collected;           /* records, since */
+    int64_t counted_at;      /* us, monotonic */
     bool more;               /* Kafka has records that were not collected because next is full */
     int first;               /* of the topics of events: collected first */
     int64_t started, lasted; /* the last batch: us, monotonic; us */

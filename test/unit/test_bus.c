@@ -251,10 +251,57 @@ START_TEST(a_refused_record_is_told_from_those_that_fail_with_it)
 }
 END_TEST
 
+/* ---- Reading ---- */
+
+/* Hands out rows of lane 0 up to number to, each once, in order. */
+static void read_rows(int64_t *next, int64_t to)
+{
+    struct saga_record record;
+
+    for (int waited = 0; *next <= to; waited += 10) {
+        char value[24];
+        ck_assert_msg(waited < PATIENCE, "row %lld does not come", (long long)*next);
+        if (saga_bus_next(bus, 0, &record) != 1) {
+            poll(NULL, 0, 10);
+            continue;
+        }
+        snprintf(value, sizeof value, "%lld", (long long)*next);
+        ck_assert_int_eq(record.value_n, strlen(value));
+        ck_assert_mem_eq(record.value, value, record.value_n);
+        ++*next;
+    }
+}
+
+/* One at a time or many: what waits for one handle is read by the other. */
+START_TEST(patience_loses_nothing)
+{
+    int64_t next = 1;
+
+    send_rows(0, 1, 40);
+    await(40);
+    saga_bus_read(bus, 0, 0, 0);
+    for (int to = 10; to <= 30; to += 10) {
+        read_rows(&next, to);
+        ck_assert_int_eq(saga_bus_patience(bus, to / 10 % 2, &err), 0);
+    }
+    read_rows(&next, 40);
+    send_rows(0, 41, 45);
+    await(45);
+    read_rows(&next, 45);
+    ck_assert_int_eq(saga_bus_patience(bus, false, &err), 0);
+    saga_bus_pause(bus, 0, 0);
+    ck_assert_int_eq(saga_bus_patience(bus, true, &err), 0);
+    send_rows(0, 46, 50);
+    await(50);
+    saga_bus_resume(bus, 0, 0);
+    read_rows(&next, 50);
+}
+END_TEST
+
 Suite *bus_suite(void)
 {
     Suite *suite = suite_create("bus");
-    TCase *sending = tcase_create("sending");
+    TCase *sending = tcase_create("sending"), *reading = tcase_create("reading");
 
     tcase_set_timeout(sending, 60);
     tcase_add_checked_fixture(sending, start, stop);
@@ -264,5 +311,9 @@ Suite *bus_suite(void)
     tcase_add_test(sending, attack_13_success_without_offset);
     tcase_add_test(sending, a_refused_record_is_told_from_those_that_fail_with_it);
     suite_add_tcase(suite, sending);
+    tcase_set_timeout(reading, 60);
+    tcase_add_checked_fixture(reading, start, stop);
+    tcase_add_test(reading, patience_loses_nothing);
+    suite_add_tcase(suite, reading);
     return suite;
 }
