@@ -2,6 +2,7 @@
 #include "kafka.h"
 
 #include <librdkafka/rdkafka.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -19,13 +20,22 @@ static int64_t put_offset;
 static int refused;   /* deliveries that failed, */
 static char why[300]; /* and why the last one did */
 
+static void *destroy(void *client)
+{
+    rd_kafka_destroy(client);
+    return NULL;
+}
+
+/* The library may wait for one of its threads for ever when the broker was killed (2.0.2). */
 void kafka_forget(void)
 {
+    pthread_t thread;
+
     rd_kafka_t **const all[] = {&producer, &random_producer, &reader};
 
     for (int i = 0; i < 3; i++) {
-        if (*all[i])
-            rd_kafka_destroy(*all[i]);
+        if (*all[i] && pthread_create(&thread, NULL, destroy, *all[i]) == 0)
+            pthread_detach(thread);
         *all[i] = NULL;
     }
 }
