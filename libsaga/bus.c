@@ -49,8 +49,11 @@ static void on_error(rd_kafka_t *rk, int code, const char *text, void *opaque)
         if (rk == bus->producer)
             bus->producer_dead = true;
     }
-    if (code == RD_KAFKA_RESP_ERR__TRANSPORT || code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN)
+    if (code == RD_KAFKA_RESP_ERR__TRANSPORT || code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) {
         bus->lost = true;
+        if (rk == bus->consumer)
+            bus->joined_again = 0;
+    }
     saga_log_text(SAGA_DEBUG, "kafka client", text);
 }
 
@@ -217,8 +220,9 @@ static void *destroy(void *consumer_given_up)
 }
 
 /* A member can be fenced by itself: a commit that waited while the broker was away arrives after the
- * member has joined again. So the first time in a minute we join anew; of two processes with one
- * SAGA_INSTANCE the first that is fenced again has to go. */
+ * member has joined again. So the first time in a minute, and the first time after a connection to the
+ * broker was lost, we join anew; of two processes with one SAGA_INSTANCE the first that is fenced again
+ * has to go. */
 static int join_again(struct saga_bus *bus, struct saga_err *err)
 {
     struct timespec now;

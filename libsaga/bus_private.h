@@ -61,7 +61,7 @@ struct saga_bus {
     atomic_bool closing, closed;
     const char *group;
     rd_kafka_resp_err_t fatal;
-    time_t joined_again; /* monotonic, 0: never */
+    time_t joined_again; /* monotonic, 0: never since the broker was lost */
     char fatal_text[128];
     char *cluster;
 };

@@ -144,6 +144,39 @@ START_TEST(services_wait_for_their_servers)
 }
 END_TEST
 
+/* Fences payment-svc, which joins again; times: for how often it has, in its life. */
+static void fence_payment(int times)
+{
+    struct proc *fenced = world_member(w, PAYMENT, 0)->proc;
+    struct kafka_twin *twin =
+        kafka_twin(text("%spayment-svc", w->prefix), "payment-0", world_topic(w, "order.events"));
+
+    AWAIT(PATIENCE, kafka_twin_fenced(twin) || !proc_alive(fenced));
+    kafka_twin_free(twin);
+    MUST(proc_alive(fenced), "it has ended");
+    AWAIT(PATIENCE, proc_count(fenced, "fenced: joining the group again") == times);
+}
+
+/* A commit that waited while Kafka was away fences its own member. So one that is fenced twice in a
+ * minute has no twin, if Kafka was away in between. PostgreSQL is away meanwhile, so that nothing is
+ * committed and the fences are the test's alone. */
+START_TEST(kafka_can_go_twice_in_a_minute)
+{
+    int had = proc_count(world_member(w, PAYMENT, 0)->proc, "fenced: joining the group again");
+
+    world_load(w, "twice", 0, 200);
+    kafka_flush(10);
+    shell("kill -QUIT $(head -n 1 $SAGA_RUN/postgres.pid)");
+    AWAIT(PATIENCE, none_is_ready());
+    shell("deploy/local/kill kafka && deploy/local/start kafka");
+    fence_payment(had + 1);
+    shell("deploy/local/kill kafka && deploy/local/start kafka");
+    fence_payment(had + 2);
+    shell("deploy/local/start postgres");
+    all_well("twice", 200);
+}
+END_TEST
+
 /* RULES.md, invariants 1 to 8, of all of the above. */
 START_TEST(it_all_balances)
 {
@@ -162,6 +195,7 @@ Suite *servers_suite(void)
     tcase_add_test(t, kafka_can_be_killed);
     tcase_add_test(t, kafka_can_be_away);
     tcase_add_test(t, services_wait_for_their_servers);
+    tcase_add_test(t, kafka_can_go_twice_in_a_minute);
     tcase_add_test(t, it_all_balances);
     suite_add_tcase(s, t);
     return s;
