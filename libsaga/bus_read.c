@@ -60,6 +60,7 @@ int saga_bus_open_reader(struct saga_bus *bus, struct saga_err *err)
 int saga_bus_patience(struct saga_bus *bus, bool patience, struct saga_err *err)
 {
     struct reader *from = bus->reader, *to = patience ? &bus->patient : &bus->eager;
+    rd_kafka_message_t *m;
     int rc;
 
     if (from == to)
@@ -77,6 +78,9 @@ int saga_bus_patience(struct saga_bus *bus, bool patience, struct saga_err *err)
             saga_bus_read(bus, t, i, p->offset);
         }
     bus->reader = to;
+    for (int t = 0; t < bus->topics_n; t++) /* what it holds is read again: it may be megabytes */
+        while ((m = rd_kafka_consume_queue(from->records[t], 0)))
+            rd_kafka_message_destroy(m);
     return 0;
 }
 
