@@ -11,7 +11,7 @@
  * Only the owner of a lane adds or removes its rows, so what it knows of them holds for its term. */
 #include <stdio.h>
 #include <stdlib.h>
-#include <strings.h>
+#include <string.h>
 
 #include "engine.h"
 #include "failpoint.h"

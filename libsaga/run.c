@@ -6,13 +6,11 @@
  * events are published from memory, calls are handed over. What can fail: anything up to COMMIT is forgotten, the same records run again later. A lane
  * whose term or last_seq is not what we remember is not ours any more: the batch runs again without
  * it. A lost connection leaves COMMIT unknown: the lanes are taken again and the database tells. */
-#include <assert.h>
 #include <inttypes.h>
 #include <stdlib.h>
 
 #include "engine.h"
 #include "failpoint.h"
-#include "field.h"
 #include "log.h"
 #include "outbox.h"
 
