@@ -525,8 +525,8 @@ static void restart(struct saga_request *req)
 }
 
 const struct saga_route saga_command_routes[] = {
-    {"POST", "/lanes/{lane}/accept-gap", accept_gap},
-    {"POST", "/lanes/{lane}/republish", republish},
-    {"POST", "/lanes/{lane}/restart", restart},
+    {"POST", "/lanes/{lane}/accept-gap", accept_gap, SAGA_SEARCH},
+    {"POST", "/lanes/{lane}/republish", republish, SAGA_SEARCH},
+    {"POST", "/lanes/{lane}/restart", restart, SAGA_SEARCH},
     {0},
 };

@@ -179,9 +179,9 @@ static void metrics(struct saga_request *req)
 }
 
 const struct saga_route saga_health_routes[] = {
-    {"GET", "/livez", livez},
-    {"GET", "/readyz", readyz},
-    {"GET", "/lanes", lanes_json},
-    {"GET", "/metrics", metrics},
+    {"GET", "/livez", livez, SAGA_AT_ONCE},
+    {"GET", "/readyz", readyz, SAGA_AT_ONCE},
+    {"GET", "/lanes", lanes_json, SAGA_AT_ONCE},
+    {"GET", "/metrics", metrics, SAGA_AT_ONCE},
     {0},
 };

@@ -1,26 +1,31 @@
 /* Serves HTTP: the only caller of libmicrohttpd. One thread with epoll takes connections, reads a
- * request's body, finds its route and runs the handler to its end.
+ * request with its body and finds its route. A handler that waits for nothing runs on that thread;
+ * another on a worker (http_work.c), or it answers later, while its connection is suspended; what is
+ * answered comes back to this thread, which sends it (http_reply.c).
  *
  * What bounds it: connections, their idle time, the memory of their headers (libmicrohttpd answers
- * 431 itself), the body; and a time-out on the statements of its own database session, because a
- * handler that waits makes all others wait. A request is answered exactly once: that a handler did
- * is asserted. */
+ * 431 itself), the body, those that wait for a worker, and a time-out on the workers' statements.
+ *
+ * Stop: no more connections are taken, requests that are here are answered, for at most DRAIN_S;
+ * what is not answered then ends with the process. */
 #include "http.h"
 
 #include <assert.h>
 #include <inttypes.h>
 #include <microhttpd.h>
-#include <stdarg.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <strings.h>
-#include <time.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "command.h"
 #include "health.h"
+#include "http_private.h"
 #include "listen.h"
-#include "mem.h"
 #include "metrics.h"
 #include "park_http.h"
 
@@ -30,34 +35,23 @@ enum {
     HEADERS_MAX = 32 * 1024,  /* libmicrohttpd's memory per connection */
     CONNECTIONS = 512,
     IDLE_S = 30,
-    PARAMS = 4,
-    REPLY_HEADERS = 8,
-};
-
-struct pair {
-    const char *name, *value;
-};
-
-struct saga_request {
-    struct MHD_Connection *connection;
-    const char *method;
-    const struct saga_route *route; /* NULL: none fits, or another method */
-    struct pair param[PARAMS];
-    int params;
-    struct saga_arena arena;
-    struct saga_buf body;
-    bool too_large;
-    struct pair header[REPLY_HEADERS]; /* of the answer */
-    int headers;
-    bool replied;
-    enum MHD_Result queued;
-    struct timespec began;
+    DRAIN_S = 2,
+    TURN_MS = 1000, /* the loop turns at least so often */
 };
 
 static const struct saga_route *own;
-static struct saga_pg *pg;
 static struct MHD_Daemon *server;
 static struct saga_histogram *seconds;
+
+/* The HTTP thread. */
+static struct {
+    pthread_t thread;
+    int epoll, wake;
+    atomic_bool stop;
+    int requests; /* that have begun and not ended */
+    pthread_mutex_t lock;
+    struct saga_request *answered; /* by others */
+} front = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* ---- Routes ---- */
 
@@ -76,8 +70,8 @@ static bool fits(struct saga_request *req, const char *pattern, const char *path
         if (*pattern == '{') {
             if (m == 0)
                 return false;
-            assert(req->params < PARAMS);
-            struct pair *p = &req->param[req->params++];
+            assert(req->params < SAGA_HTTP_PARAMS);
+            struct saga_pair *p = &req->param[req->params++];
             p->name = saga_arena_text(&req->arena, pattern + 1, n - 2);
             p->value = saga_arena_text(&req->arena, path, m);
         } else if (n != m || memcmp(pattern, path, n) != 0) {
@@ -146,122 +140,13 @@ const char *saga_body(const struct saga_request *req, size_t *n)
 
 struct saga_pg *saga_http_pg(struct saga_request *req)
 {
-    (void)req;
-    return pg;
+    assert(req->pg); /* a route of SAGA_AT_ONCE may not wait for the database */
+    return req->pg;
 }
 
 struct saga_arena *saga_http_arena(struct saga_request *req)
 {
     return &req->arena;
-}
-
-/* ---- Answers ---- */
-
-void saga_reply_header(struct saga_request *req, const char *name, const char *value)
-{
-    assert(!req->replied && req->headers < REPLY_HEADERS);
-    req->header[req->headers++] = (struct pair){saga_arena_text(&req->arena, name, strlen(name)),
-                                                saga_arena_text(&req->arena, value, strlen(value))};
-}
-
-static void measure(struct saga_request *req, int status)
-{
-    char labels[32];
-    struct timespec now;
-    snprintf(labels, sizeof labels, "status=\"%d\"", status);
-    saga_count(saga_metric("saga_http_requests_total", labels, "HTTP requests answered"), 1);
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    saga_observe(seconds, (now.tv_sec - req->began.tv_sec) * INT64_C(1000000) +
-                              (now.tv_nsec - req->began.tv_nsec) / 1000);
-}
-
-/* Takes response. libmicrohttpd leaves the body of an answer to HEAD out by itself. */
-static void queue(struct saga_request *req, int status, const char *type,
-                  struct MHD_Response *response)
-{
-    assert(!req->replied);
-    req->replied = true;
-    if (!response) {
-        req->queued = MHD_NO;
-        return;
-    }
-    MHD_add_response_header(response, "Content-Type", type);
-    for (int i = 0; i < req->headers; i++)
-        MHD_add_response_header(response, req->header[i].name, req->header[i].value);
-    req->queued = MHD_queue_response(req->connection, (unsigned)status, response);
-    MHD_destroy_response(response);
-    measure(req, status);
-}
-
-void saga_reply_text(struct saga_request *req, int status, const char *type, const char *text,
-                     size_t n)
-{
-    /* MUST_COPY only reads what it is given, but its parameter is not const */
-    queue(req, status, type,
-          MHD_create_response_from_buffer(n, (void *)(uintptr_t)text, MHD_RESPMEM_MUST_COPY));
-}
-
-static void reply_json(struct saga_request *req, int status, const char *type, json_t *body)
-{
-    struct saga_buf text = {0};
-    char *dump = json_dumps(body, JSON_COMPACT);
-    json_decref(body);
-    assert(dump); /* only text that is not UTF-8, which no reader lets in */
-    saga_buf_printf(&text, "%s\n", dump);
-    free(dump);
-    saga_reply_text(req, status, type, text.at, text.n);
-    saga_buf_free(&text);
-}
-
-void saga_reply(struct saga_request *req, int status, json_t *body)
-{
-    reply_json(req, status, "application/json", body);
-}
-
-static void problem(struct saga_request *req, int status, const char *title, const char *detail)
-{
-    json_t *body = json_object();
-    json_object_set_new(body, "type", json_string("about:blank"));
-    json_object_set_new(body, "title", json_string(title));
-    json_object_set_new(body, "status", json_integer(status));
-    json_t *text = json_string(detail); /* NULL: not UTF-8, what a client sent */
-    json_object_set_new(body, "detail", text ? text : json_string(title));
-    reply_json(req, status, "application/problem+json", body);
-}
-
-void saga_reply_problem(struct saga_request *req, int status, const char *title, const char *format,
-                        ...)
-{
-    char detail[512];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(detail, sizeof detail, format, args);
-    va_end(args);
-    problem(req, status, title, detail);
-}
-
-/* 400: not JSON at all; 422: JSON that says what we do not accept. */
-static bool is_json(const struct saga_request *req)
-{
-    size_t n;
-    const char *body = saga_body(req, &n);
-    json_t *json = json_loadb(body, n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, NULL);
-    json_decref(json);
-    return json != NULL;
-}
-
-void saga_reply_error(struct saga_request *req, const struct saga_err *err)
-{
-    if (err->code == SAGA_RETRY) {
-        saga_reply_header(req, "Retry-After", "1");
-        problem(req, 503, "Service Unavailable", err->text);
-    } else if (err->code != SAGA_POISON) {
-        problem(req, 500, "Internal Server Error", err->text);
-    } else if (is_json(req)) {
-        problem(req, 422, "Unprocessable Content", err->text);
-    } else {
-        problem(req, 400, "Bad Request", err->text);
-    }
 }
 
 /* ---- A request's life ---- */
@@ -273,35 +158,158 @@ static bool is_json_type(const char *type)
            (n > 5 && strncasecmp(type + n - 5, "+json", 5) == 0);
 }
 
-static void dispatch(struct saga_request *req, const char *path)
+/* What is wrong with a request whatever its route does. -> false: it is answered */
+static bool acceptable(struct saga_request *req)
 {
     struct saga_buf allow = {0};
     const char *type = saga_header(req, "Content-Type");
-    req->route = find(req, path, &allow);
+    req->route = find(req, req->path, &allow);
     if (req->too_large) {
         saga_reply_problem(req, 413, "Content Too Large", "the body is over %d bytes", BODY_MAX);
     } else if (req->route && req->body.n && type && !is_json_type(type)) {
         saga_reply_header(req, "Accept", "application/json");
         saga_reply_problem(req, 415, "Unsupported Media Type",
                            "the body is %.100s, expected application/json", type);
-    } else if (req->route) {
-        req->route->handle(req);
-    } else if (allow.n) {
+    } else if (allow.n && !req->route) {
         saga_buf_add(&allow, "", 1);
         saga_reply_header(req, "Allow", allow.at);
         saga_reply_problem(req, 405, "Method Not Allowed", "%.20s: allowed is %s", req->method,
                            allow.at);
-    } else {
-        saga_reply_problem(req, 404, "Not Found", "no resource %.200s", path);
+    } else if (!req->route) {
+        saga_reply_problem(req, 404, "Not Found", "no resource %.200s", req->path);
     }
     saga_buf_free(&allow);
+    return !req->replied;
+}
+
+static void measure(const struct saga_request *req)
+{
+    char labels[32];
+    struct timespec now;
+    snprintf(labels, sizeof labels, "status=\"%d\"", req->status);
+    saga_count(saga_metric("saga_http_requests_total", labels, "HTTP requests answered"), 1);
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    saga_observe(seconds, (now.tv_sec - req->began.tv_sec) * INT64_C(1000000) +
+                              (now.tv_nsec - req->began.tv_nsec) / 1000);
+}
+
+/* libmicrohttpd leaves the body of an answer to HEAD out by itself. */
+static enum MHD_Result send_answer(struct saga_request *req)
+{
+    struct MHD_Response *response =
+        MHD_create_response_from_buffer(req->answer.n, req->answer.at, MHD_RESPMEM_MUST_FREE);
+    if (!response)
+        return MHD_NO;
+    req->answer = (struct saga_buf){0};
+    if (req->type)
+        MHD_add_response_header(response, "Content-Type", req->type);
+    for (int i = 0; i < req->headers; i++)
+        MHD_add_response_header(response, req->header[i].name, req->header[i].value);
+    if (atomic_load(&front.stop))
+        MHD_add_response_header(response, "Connection", "close");
+    measure(req);
+    enum MHD_Result rc = MHD_queue_response(req->connection, (unsigned)req->status, response);
+    MHD_destroy_response(response);
+    return rc;
+}
+
+static _Thread_local bool later;
+
+void saga_later(struct saga_request *req)
+{
+    (void)req;
+    later = true;
+}
+
+bool saga_http_run(struct saga_request *req)
+{
+    later = false;
+    req->route->handle(req);
+    if (later)
+        return false;
     assert(req->replied);
+    return true;
+}
+
+void saga_answered(struct saga_request *req)
+{
+    static const uint64_t one = 1;
+    assert(req->replied);
+    pthread_mutex_lock(&front.lock);
+    bool first = !front.answered;
+    req->next = front.answered;
+    front.answered = req;
+    pthread_mutex_unlock(&front.lock);
+    if (!first)
+        return;
+    ssize_t n = write(front.wake, &one, sizeof one);
+    (void)n;
+}
+
+static void busy(struct saga_request *req)
+{
+    saga_reply_header(req, "Retry-After", "1");
+    saga_reply_problem(req, 503, "Service Unavailable", "too many requests wait here");
+}
+
+/* The whole request is here. */
+static enum MHD_Result dispatch(struct saga_request *req)
+{
+    bool answered = true;
+    if (acceptable(req)) {
+        if (req->route->where == SAGA_AT_ONCE)
+            answered = saga_http_run(req);
+        else if (saga_work_give(req))
+            answered = false;
+        else
+            busy(req);
+    }
+    if (answered)
+        return send_answer(req);
+    MHD_suspend_connection(req->connection);
+    return MHD_YES;
+}
+
+/* ---- Whose length cannot be believed (RFC 9112, 6.3) ---- */
+
+static enum MHD_Result count_length(void *count, enum MHD_ValueKind kind, const char *name,
+                                    const char *value)
+{
+    (void)kind, (void)value;
+    if (strcasecmp(name, "Content-Length") == 0 || strcasecmp(name, "Transfer-Encoding") == 0)
+        ++*(int *)count;
+    return MHD_YES;
+}
+
+/* Two lengths: we would wait for one, and what is between takes the other. */
+static bool ambiguous(struct saga_request *req)
+{
+    int n = 0;
+    MHD_get_connection_values(req->connection, MHD_HEADER_KIND, count_length, &n);
+    if (n < 2)
+        return false;
+    saga_reply_header(req, "Connection", "close");
+    saga_reply_problem(req, 400, "Bad Request", "the length of the body is given twice");
+    return true;
 }
 
 static bool hopelessly_large(struct saga_request *req)
 {
     const char *length = saga_header(req, "Content-Length");
     return length && strtoll(length, NULL, 10) > BODY_DRAIN;
+}
+
+/* The headers are here. */
+static enum MHD_Result begin(struct saga_request *req)
+{
+    front.requests++;
+    clock_gettime(CLOCK_MONOTONIC, &req->began);
+    if (ambiguous(req))
+        return send_answer(req);
+    if (!hopelessly_large(req))
+        return MHD_YES;
+    req->too_large = true;
+    return dispatch(req);
 }
 
 /* A body that is a little too large is read and thrown away: an answer before its end would be lost
@@ -324,17 +332,12 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, 
     struct saga_request *req = *state;
     if (!req) {
         *state = req = saga_alloc(sizeof *req);
-        *req = (struct saga_request){.connection = connection, .method = method, .queued = MHD_NO};
-        clock_gettime(CLOCK_MONOTONIC, &req->began);
-        if (!hopelessly_large(req))
-            return MHD_YES;
-        req->too_large = true;
-    } else if (*n) {
-        return take(req, data, n);
+        *req = (struct saga_request){.connection = connection, .method = method, .path = path};
+        return begin(req);
     }
-    if (!req->replied)
-        dispatch(req, path);
-    return req->queued;
+    if (*n)
+        return take(req, data, n);
+    return req->replied ? send_answer(req) : dispatch(req);
 }
 
 static void on_end(void *cls, struct MHD_Connection *connection, void **state,
@@ -344,8 +347,10 @@ static void on_end(void *cls, struct MHD_Connection *connection, void **state,
     struct saga_request *req = *state;
     if (!req)
         return;
+    front.requests--;
     saga_arena_free(&req->arena);
     saga_buf_free(&req->body);
+    saga_buf_free(&req->answer);
     free(req);
     *state = NULL;
 }
@@ -358,17 +363,75 @@ static size_t unescape(void *cls, struct MHD_Connection *connection, char *text)
     return strstr(text, "%00") ? strlen(text) : MHD_http_unescape(text);
 }
 
+/* ---- The thread ---- */
+
+static void resume_answered(void)
+{
+    uint64_t n;
+    ssize_t got = read(front.wake, &n, sizeof n);
+    (void)got;
+    pthread_mutex_lock(&front.lock);
+    struct saga_request *req = front.answered;
+    front.answered = NULL;
+    pthread_mutex_unlock(&front.lock);
+    for (struct saga_request *next; req; req = next) {
+        next = req->next;
+        MHD_resume_connection(req->connection);
+    }
+}
+
+static int64_t now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+}
+
+/* One round of epoll: what others have answered, then libmicrohttpd. */
+static void turn(void)
+{
+    struct epoll_event event;
+    MHD_UNSIGNED_LONG_LONG ms;
+    bool due = MHD_get_timeout(server, &ms) == MHD_YES && ms < TURN_MS;
+    epoll_wait(front.epoll, &event, 1, due ? (int)ms : TURN_MS);
+    resume_answered();
+    MHD_run(server);
+}
+
+static void *run(void *unused)
+{
+    (void)unused;
+    while (!atomic_load(&front.stop))
+        turn();
+    int64_t until = now_ms() + DRAIN_S * 1000;
+    close(MHD_quiesce_daemon(server));
+    while (front.requests && now_ms() < until)
+        turn();
+    return NULL;
+}
+
+bool saga_http_stopping(void)
+{
+    return atomic_load(&front.stop);
+}
+
 /* ---- Start and stop ---- */
 
-static struct saga_pg *session(const struct saga_conf *conf, const struct saga_service *service)
+static void watch(int fd)
 {
-    char name[160], schema[80];
-    snprintf(name, sizeof name, "%s-svc",
-             service->name); /* the engine's, so that a taker may end it */
-    snprintf(schema, sizeof schema, "%s_svc", service->name);
-    struct saga_pg *made = saga_pg_new(conf->database, name, schema);
-    saga_pg_session(made, "set statement_timeout = '5s'");
-    return made;
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = fd};
+    epoll_ctl(front.epoll, EPOLL_CTL_ADD, fd, &event);
+}
+
+static void start_thread(void)
+{
+    front.epoll = epoll_create1(EPOLL_CLOEXEC);
+    front.wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    atomic_store(&front.stop, false);
+    watch(front.wake);
+    watch(MHD_get_daemon_info(server, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd);
+    if (pthread_create(&front.thread, NULL, run, NULL) != 0)
+        _exit(70); /* out of threads at start */
 }
 
 int saga_http_start(const struct saga_conf *conf, const struct saga_service *service,
@@ -382,27 +445,38 @@ int saga_http_start(const struct saga_conf *conf, const struct saga_service *ser
     own = service->routes;
     saga_health_init(service, view);
     saga_command_init(conf, service, view);
-    pg = session(conf, service);
     seconds = saga_histogram("saga_http_request_seconds", "",
                              "From a request's headers to its answer", bounds);
-    server = MHD_start_daemon(
-        MHD_USE_EPOLL_INTERNAL_THREAD | MHD_USE_ITC, 0, NULL, NULL, on_request, NULL,
-        MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, on_end, NULL,
-        MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL, MHD_OPTION_CONNECTION_LIMIT,
-        (unsigned)CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_S,
-        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HEADERS_MAX, MHD_OPTION_END);
-    if (server)
-        return 0;
-    close(fd);
-    return saga_err(err, SAGA_FATAL, "HTTP: the server does not start on %s", conf->http_listen);
+    server =
+        MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, on_request, NULL,
+                         MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, on_end, NULL,
+                         MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL, MHD_OPTION_CONNECTION_LIMIT,
+                         (unsigned)CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_S,
+                         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HEADERS_MAX, MHD_OPTION_END);
+    if (!server) {
+        close(fd);
+        return saga_err(err, SAGA_FATAL, "HTTP: the server does not start on %s",
+                        conf->http_listen);
+    }
+    saga_work_start(conf, service);
+    start_thread();
+    return 0;
 }
 
 void saga_http_stop(void)
 {
+    static const uint64_t one = 1;
     if (!server)
         return;
-    MHD_stop_daemon(server); /* closes the listening socket too */
+    atomic_store(&front.stop, true);
+    ssize_t n = write(front.wake, &one, sizeof one);
+    (void)n;
+    pthread_join(front.thread, NULL);
+    if (front.requests) /* they still have their connections: all ends with the process */
+        return;
+    saga_work_stop();
+    MHD_stop_daemon(server);
+    close(front.epoll);
+    close(front.wake);
     server = NULL;
-    saga_pg_free(pg);
-    pg = NULL;
 }

@@ -1,6 +1,6 @@
-/* HTTP: the only caller of libmicrohttpd. One thread with epoll, which shares nothing with the engine
- * but counters and the snapshot of the lanes, and has its own database connection.
- * Errors are RFC 9457 application/problem+json. */
+/* HTTP, as a service sees it. It shares nothing with the engine but counters and the snapshot of the
+ * lanes, and has database sessions of its own: nothing here keeps the engine waiting, nor one request
+ * another. Errors are RFC 9457 application/problem+json. */
 #ifndef SAGA_HTTP_H
 #define SAGA_HTTP_H
 
@@ -13,10 +13,17 @@
 
 struct saga_request;
 
+enum saga_where {
+    SAGA_WORKER,  /* on one of a few threads; it may wait for the database, */
+    SAGA_SEARCH,  /* or on one that they do not share: it may read Kafka for half a minute, */
+    SAGA_AT_ONCE, /* or on the thread of all connections: it waits for nothing */
+};
+
 struct saga_route {
     const char *method; /* "GET" (HEAD is served from it), "POST" */
     const char *path;   /* "/api/v1/orders/{id}" */
     void (*handle)(struct saga_request *req);
+    enum saga_where where;
 };
 
 /* What a handler asks. Texts live as long as the request. */
@@ -24,11 +31,13 @@ const char *saga_path(const struct saga_request *req, const char *name);   /* "i
 const char *saga_query(const struct saga_request *req, const char *name);  /* NULL: not given */
 const char *saga_header(const struct saga_request *req, const char *name); /* NULL: not given */
 const char *saga_body(const struct saga_request *req, size_t *n);
-struct saga_pg *
-saga_http_pg(struct saga_request *req); /* of the HTTP thread; connected on demand */
+struct saga_pg *saga_http_pg(struct saga_request *req); /* of the worker; connected on demand */
 struct saga_arena *saga_http_arena(struct saga_request *req);
 
-/* Exactly one of these per request. */
+/* Exactly one of these per request, before the handler returns; or the handler says saga_later(),
+ * gives req to somebody and touches it no more: who has it answers, from any thread, and gives it back
+ * by saga_answered(). Whoever keeps requests bounds their number and their time, and answers all when
+ * we are stopping. */
 void saga_reply(struct saga_request *req, int status,
                 json_t *body); /* Takes body. application/json */
 void saga_reply_text(struct saga_request *req, int status, const char *type, const char *text,
@@ -39,6 +48,9 @@ void saga_reply_error(struct saga_request *req,
                       const struct saga_err *err); /* RETRY 503, POISON 400 or 422, else 500 */
 void saga_reply_header(struct saga_request *req, const char *name,
                        const char *value); /* before the reply */
+void saga_later(struct saga_request *req);
+void saga_answered(struct saga_request *req); /* Takes req. */
+bool saga_http_stopping(void);
 
 /* ---- What the engine shows ---- */
 

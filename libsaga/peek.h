@@ -1,5 +1,5 @@
 /* Looking into partitions from outside the group, by a handle of its own. Everything blocks, for at
- * most ms; one thread at a time. Used by look.c (on its thread) and command.c (HTTP's). */
+ * most ms; one thread at a time. Used by look.c (on its thread) and command.c (HTTP's, of searches). */
 #ifndef SAGA_PEEK_H
 #define SAGA_PEEK_H
 

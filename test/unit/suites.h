@@ -22,6 +22,7 @@
     X(recent)     \
     X(schemas)    \
     X(conf)       \
+    X(health)     \
     X(http)       \
     X(sagactl)    \
     X(metrics)    \

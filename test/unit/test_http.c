@@ -1,202 +1,11 @@
-/* The HTTP server with a service of its own, asked by libcurl: what every route gets (limits,
- * errors, methods), and what /livez, /readyz, /lanes and /metrics say of an engine that the test
- * plays. */
-#include <check.h>
+/* What every route gets of HTTP: limits, errors, methods, and that no request keeps another waiting. */
 #include <curl/curl.h>
-#include <jansson.h>
-#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <time.h>
 
-#include "http.h"
-#include "mem.h"
-#include "metrics.h"
+#include "http_stage.h"
 #include "suites.h"
-
-enum { BODY_MAX = 64 * 1024 };
-
-/* ---- The engine's part ---- */
-
-/* The test has it but while it asks: what it plays is read in the server's thread. */
-static pthread_mutex_t stage = PTHREAD_MUTEX_INITIALIZER;
-static struct saga_lane_view lane[3];
-static int lanes_n;
-static int64_t turned_us;
-static const char *what_waits;
-
-static int64_t monotonic_us(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
-}
-
-static int lanes(struct saga_lane_view *out, int max)
-{
-    pthread_mutex_lock(&stage);
-    int n = lanes_n < max ? lanes_n : max;
-    memcpy(out, lane, (size_t)n * sizeof *out);
-    pthread_mutex_unlock(&stage);
-    return n;
-}
-
-static int total(void)
-{
-    return 12;
-}
-
-static int64_t turned(void)
-{
-    pthread_mutex_lock(&stage);
-    int64_t us = turned_us;
-    pthread_mutex_unlock(&stage);
-    return us;
-}
-
-static const char *waits(char *text, size_t n)
-{
-    pthread_mutex_lock(&stage);
-    snprintf(text, n, "%s", what_waits ? what_waits : "");
-    pthread_mutex_unlock(&stage);
-    return *text ? text : NULL;
-}
-
-/* ---- The service's part ---- */
-
-static void show(struct saga_request *req)
-{
-    const char *q = saga_query(req, "q");
-    saga_reply_header(req, "ETag", "\"7\"");
-    saga_reply(req, 200,
-               json_pack("{s:s, s:s}", "id", saga_path(req, "id"), "q", q ? q : "(none)"));
-}
-
-/* Answers with the size of the body, or the error that X-Error asks for. */
-static void take(struct saga_request *req)
-{
-    size_t n;
-    struct saga_err err = {0};
-    const char *code = saga_header(req, "X-Error");
-    saga_body(req, &n);
-    if (!code) {
-        saga_reply(req, 202, json_pack("{s:I}", "n", (json_int_t)n));
-        return;
-    }
-    saga_err(&err, atoi(code), "what went wrong");
-    saga_reply_error(req, &err);
-}
-
-static const struct saga_route routes[] = {{"GET", "/api/v1/orders/{id}", show},
-                                           {"POST", "/api/v1/orders", take},
-                                           {"GET", "/api/v1/orders", take},
-                                           {0}};
-static const struct saga_service service = {.name = "order", .routes = routes};
-static const struct saga_view view = {lanes, total, turned, waits};
-static const struct saga_conf conf = {.http_listen = "127.0.0.1:0", .database = "", .prefix = ""};
-
-/* ---- Asking ---- */
-
-static int port;
-static CURL *curl;
-static struct curl_slist *headers;
-static char answer[65536], answer_headers[8192];
-static size_t answer_n, answer_headers_n;
-
-static size_t keep(char *data, size_t size, size_t n, void *to)
-{
-    bool body = to == answer;
-    size_t *at = body ? &answer_n : &answer_headers_n,
-           room = body ? sizeof answer : sizeof answer_headers;
-    ck_assert_uint_lt(*at + size * n, room);
-    memcpy((char *)to + *at, data, size * n);
-    *at += size * n;
-    ((char *)to)[*at] = 0;
-    return size * n;
-}
-
-static void header(const char *line)
-{
-    headers = curl_slist_append(headers, line);
-}
-
-/* body NULL: none. -> status; the headers given before are used up. */
-static long ask(const char *method, const char *path, const char *body, size_t n)
-{
-    char url[70000];
-    long status = 0;
-    snprintf(url, sizeof url, "http://127.0.0.1:%d%s", port, path);
-    curl_easy_reset(curl);
-    answer_n = answer_headers_n = 0;
-    *answer = *answer_headers = 0;
-    curl_easy_setopt(curl, CURLOPT_URL, url);
-    curl_easy_setopt(curl, CURLOPT_PATH_AS_IS, 1L);
-    curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, 10000L);
-    curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, keep);
-    curl_easy_setopt(curl, CURLOPT_WRITEDATA, answer);
-    curl_easy_setopt(curl, CURLOPT_HEADERFUNCTION, keep);
-    curl_easy_setopt(curl, CURLOPT_HEADERDATA, answer_headers);
-    if (body) {
-        curl_easy_setopt(curl, CURLOPT_POSTFIELDSIZE, (long)n);
-        curl_easy_setopt(curl, CURLOPT_POSTFIELDS, body);
-    }
-    if (strcmp(method, "HEAD") == 0)
-        curl_easy_setopt(curl, CURLOPT_NOBODY, 1L);
-    else
-        curl_easy_setopt(curl, CURLOPT_CUSTOMREQUEST, method);
-    curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
-    pthread_mutex_unlock(&stage);
-    CURLcode rc = curl_easy_perform(curl);
-    pthread_mutex_lock(&stage);
-    ck_assert_msg(rc == CURLE_OK, "%s %.100s: %s", method, path, curl_easy_strerror(rc));
-    curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
-    curl_slist_free_all(headers);
-    headers = NULL;
-    return status;
-}
-
-static long get(const char *path)
-{
-    return ask("GET", path, NULL, 0);
-}
-
-static bool has_header(const char *line)
-{
-    return strcasestr(answer_headers, line) != NULL;
-}
-
-/* The answer is RFC 9457's, with this detail. */
-static void is_problem(int status, const char *detail)
-{
-    json_t *o = json_loads(answer, 0, NULL);
-    ck_assert_msg(o != NULL, "%s", answer);
-    ck_assert(has_header("Content-Type: application/problem+json"));
-    ck_assert_int_eq(json_integer_value(json_object_get(o, "status")), status);
-    ck_assert_ptr_nonnull(json_string_value(json_object_get(o, "title")));
-    ck_assert_str_eq(json_string_value(json_object_get(o, "detail")), detail);
-    json_decref(o);
-}
-
-static void start(void)
-{
-    struct saga_err err = {0};
-    pthread_mutex_lock(&stage);
-    lanes_n = 1;
-    lane[0] = (struct saga_lane_view){.lane = 7, .state = "running"};
-    turned_us = monotonic_us();
-    what_waits = NULL;
-    ck_assert_msg(saga_http_start(&conf, &service, &view, &port, &err) == 0, "%s", err.text);
-    ck_assert_int_gt(port, 0);
-    curl = curl_easy_init();
-}
-
-static void stop(void)
-{
-    curl_easy_cleanup(curl);
-    saga_http_stop();
-}
-
-/* ---- Every route ---- */
 
 /* Path and query arrive decoded, the reply with its headers, and HEAD is GET without the body. */
 START_TEST(get_and_head)
@@ -332,112 +141,133 @@ START_TEST(connection_is_kept)
 }
 END_TEST
 
+/* Of two lengths we would believe one, and what stands between us and the client the other. */
+START_TEST(a_length_given_twice_is_refused)
+{
+    static const char *const twice[] = {"Content-Length: 2\r\nContent-Length: 2000\r\n",
+                                        "Content-Length: 2000\r\nTransfer-Encoding: chunked\r\n"};
+    static const char *const methods[] = {"GET", "POST"};
+    char request[300];
+    for (int i = 0; i < 4; i++) {
+        snprintf(request, sizeof request, "%s /api/v1/orders HTTP/1.1\r\nHost: a\r\n%s\r\n{}",
+                 methods[i / 2], twice[i % 2]);
+        ck_assert_int_eq(hear(dial(request)), 400);
+        ck_assert_ptr_nonnull(strstr(answer, "the length of the body is given twice"));
+    }
+}
+END_TEST
+
+#define CLOSING " HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+
+/* A handler that waits keeps nobody waiting but those of its kind, and a search not even them. */
+START_TEST(waiting_is_not_contagious)
+{
+    int slow[5], search[2];
+    for (int i = 0; i < 2; i++)
+        search[i] = dial("GET /search" CLOSING);
+    await_waiting(1); /* searches go one by one */
+    ck_assert_int_eq(get("/api/v1/orders/a"), 200);
+    for (int i = 0; i < 4; i++)
+        slow[i] = dial("GET /slow" CLOSING);
+    await_waiting(5);
+    slow[4] = dial("GET /slow" CLOSING);
+    ck_assert_int_eq(get("/livez"), 200);
+    open_gate();
+    pthread_mutex_unlock(&stage);
+    for (int i = 0; i < 5; i++)
+        ck_assert_int_eq(hear(slow[i]), 200);
+    for (int i = 0; i < 2; i++)
+        ck_assert_int_eq(hear(search[i]), 200);
+    pthread_mutex_lock(&stage);
+}
+END_TEST
+
+/* 256 may wait for a worker; the next is told to come again, and they are all answered. */
+START_TEST(those_that_wait_are_bounded)
+{
+    enum { WORKERS = 4, WAITING_MAX = 256 };
+    int fd[WORKERS + WAITING_MAX];
+    for (int i = 0; i < WORKERS; i++)
+        fd[i] = dial("GET /slow" CLOSING);
+    await_waiting(WORKERS);
+    for (int i = 0; i < WAITING_MAX; i++)
+        fd[WORKERS + i] = dial("GET /slow" CLOSING);
+    while (get("/livez") == 200 && get("/metrics") == 200 &&
+           !strstr(answer, "saga_http_waiting 256\n"))
+        ;
+    ck_assert_int_eq(get("/slow"), 503);
+    ck_assert(has_header("Retry-After: 1"));
+    is_problem(503, "too many requests wait here");
+    open_gate();
+    pthread_mutex_unlock(&stage);
+    for (int i = 0; i < WORKERS + WAITING_MAX; i++)
+        ck_assert_int_eq(hear(fd[i]), 200);
+    pthread_mutex_lock(&stage);
+}
+END_TEST
+
+static void *answer_kept(void *unused)
+{
+    (void)unused;
+    pthread_mutex_lock(&stage);
+    while (!kept)
+        pthread_cond_wait(&moved, &stage);
+    struct saga_request *req = kept;
+    kept = NULL;
+    pthread_mutex_unlock(&stage);
+    saga_reply(req, 200, json_pack("{s:s}", "said", "later"));
+    saga_answered(req);
+    return NULL;
+}
+
+/* Who is given a request answers it when it can, from its own thread. */
+START_TEST(answered_later)
+{
+    pthread_t other;
+    pthread_create(&other, NULL, answer_kept, NULL);
+    ck_assert_int_eq(get("/later"), 200);
+    ck_assert_str_eq(answer, "{\"said\":\"later\"}\n");
+    pthread_mutex_unlock(&stage);
+    pthread_join(other, NULL);
+    pthread_mutex_lock(&stage);
+}
+END_TEST
+
+static void *stop_server(void *unused)
+{
+    (void)unused;
+    saga_http_stop();
+    return NULL;
+}
+
+/* Stop: nobody new is taken, what is here is answered, and its connection closed. */
+START_TEST(stop_answers_what_is_here)
+{
+    pthread_t stopper;
+    int fd = dial("GET /slow HTTP/1.1\r\nHost: a\r\n\r\n");
+    await_waiting(1);
+    pthread_create(&stopper, NULL, stop_server, NULL);
+    while (!saga_http_stopping())
+        sched_yield();
+    open_gate();
+    pthread_mutex_unlock(&stage);
+    ck_assert_int_eq(hear(fd), 200);
+    ck_assert_ptr_nonnull(strstr(answer, "Connection: close\r\n"));
+    pthread_join(stopper, NULL);
+    pthread_mutex_lock(&stage);
+}
+END_TEST
+
 /* A busy port is told with its holder and the variable that moves us. */
 START_TEST(busy_port)
 {
     struct saga_err err = {0};
     char listen[32];
-    int other;
-    snprintf(listen, sizeof listen, "127.0.0.1:%d", port);
-    struct saga_conf second = {.http_listen = listen, .database = "", .prefix = ""};
-    ck_assert_int_eq(saga_http_start(&second, &service, &view, &other, &err), SAGA_FATAL);
+    snprintf(listen, sizeof listen, "127.0.0.1:%d", stage_port());
+    ck_assert_int_eq(stage_busy(&err), SAGA_FATAL);
     ck_assert_ptr_nonnull(strstr(err.text, listen));
     ck_assert_ptr_nonnull(strstr(err.text, "held by "));
     ck_assert_ptr_nonnull(strstr(err.text, "set HTTP_LISTEN to move us"));
-}
-END_TEST
-
-/* ---- How the service is ---- */
-
-/* The loop may wait 30 s, not longer. Before its first turn it counts as alive. */
-START_TEST(livez_follows_the_loop)
-{
-    turned_us = 0;
-    ck_assert_int_eq(get("/livez"), 200);
-    turned_us = monotonic_us() - 29000000;
-    ck_assert_int_eq(get("/livez"), 200);
-    turned_us = monotonic_us() - 30000001;
-    ck_assert_int_eq(get("/livez"), 503);
-    ck_assert_str_eq(answer, "engine: its loop has not turned for 30 s\n");
-}
-END_TEST
-
-/* Ready: nothing is waited for, and every lane that is assigned is taken, at least one. */
-START_TEST(readyz_needs_servers_and_lanes)
-{
-    ck_assert_int_eq(get("/readyz"), 200);
-    ck_assert_str_eq(answer, "ready\n");
-    what_waits = "database: connection refused";
-    ck_assert_int_eq(get("/readyz"), 503);
-    ck_assert_str_eq(answer, "not ready: database: connection refused\n");
-    what_waits = NULL;
-    lanes_n = 2;
-    lane[1] = (struct saga_lane_view){.lane = 8, .state = "taking"};
-    ck_assert_int_eq(get("/readyz"), 503);
-    ck_assert_str_eq(answer, "not ready: lanes are being taken\n");
-    lanes_n = 0;
-    ck_assert_int_eq(get("/readyz"), 503);
-    ck_assert_str_eq(answer, "not ready: no lane is assigned to this process\n");
-}
-END_TEST
-
-/* A stopped lane does not take the others out of service, and is told with its command. */
-START_TEST(readyz_tells_a_stopped_lane)
-{
-    lanes_n = 2;
-    lane[1] = (struct saga_lane_view){
-        .lane = 8, .state = "stopped", .why = "the database is behind: sagactl lane restart 8"};
-    ck_assert_int_eq(get("/readyz"), 200);
-    ck_assert_str_eq(answer, "ready, but 1 of 2 lanes are stopped: see /readyz?verbose\n");
-    ck_assert_int_eq(get("/readyz?verbose"), 200);
-    ck_assert_str_eq(answer, "[ok]   database and Kafka answer\n"
-                             "[ok]   lanes: 2 of the 2 assigned here are taken; order has 12\n"
-                             "[stop] lane 8: the database is behind: sagactl lane restart 8\n"
-                             "ready, but 1 of 2 lanes are stopped: see /readyz?verbose\n");
-}
-END_TEST
-
-/* Each lane with its inputs; what is not known is null, not a number. */
-START_TEST(lanes_as_json)
-{
-    lane[0] = (struct saga_lane_view){.lane = 7,
-                                      .term = 5,
-                                      .last_seq = 9,
-                                      .published = 8,
-                                      .inputs = 2,
-                                      .state = "running",
-                                      .input = {{.topic = "order.events",
-                                                 .next_offset = 3,
-                                                 .end_offset = 10,
-                                                 .held = -1,
-                                                 .last_id = "7.1.2"},
-                                                {.topic = "payment.events",
-                                                 .next_offset = 4,
-                                                 .end_offset = -1,
-                                                 .held = 6,
-                                                 .stopped = true}}};
-    ck_assert_int_eq(get("/lanes"), 200);
-    ck_assert_str_eq(
-        answer,
-        "{\"service\":\"order-svc\",\"total\":12,\"lanes\":[{\"lane\":7,\"state\":\"running\","
-        "\"why\":null,"
-        "\"term\":5,\"last_seq\":9,\"published\":8,\"unpublished_bytes\":0,\"inputs\":["
-        "{\"topic\":\"order.events\",\"next_offset\":3,\"end_offset\":10,\"lag\":7,\"held\":null,"
-        "\"last_id\":\"7.1.2\",\"stopped\":false,\"why\":null},"
-        "{\"topic\":\"payment.events\",\"next_offset\":4,\"end_offset\":null,\"lag\":null,\"held\":"
-        "6,"
-        "\"last_id\":null,\"stopped\":true,\"why\":null}]}]}\n");
-}
-END_TEST
-
-/* Metrics have Prometheus' content type, and count the requests themselves. */
-START_TEST(metrics_are_prometheus)
-{
-    get("/livez");
-    ck_assert_int_eq(get("/metrics"), 200);
-    ck_assert(has_header("Content-Type: text/plain; version=0.0.4"));
-    ck_assert_ptr_nonnull(strstr(answer, "\nsaga_http_requests_total{status=\"200\"} 1\n"));
-    ck_assert_ptr_nonnull(strstr(answer, "\nsaga_http_request_seconds_count 1\n"));
 }
 END_TEST
 
@@ -445,7 +275,7 @@ Suite *http_suite(void)
 {
     Suite *s = suite_create("http");
     TCase *t = tcase_create("http");
-    tcase_add_checked_fixture(t, start, stop);
+    tcase_add_checked_fixture(t, stage_start, stage_stop);
     tcase_set_timeout(t, 30);
     tcase_add_test(t, get_and_head);
     tcase_add_test(t, encoded_nul_ends_nothing);
@@ -456,12 +286,12 @@ Suite *http_suite(void)
     tcase_add_test(t, media_types);
     tcase_add_test(t, errors_by_kind);
     tcase_add_test(t, connection_is_kept);
+    tcase_add_test(t, a_length_given_twice_is_refused);
+    tcase_add_test(t, waiting_is_not_contagious);
+    tcase_add_test(t, those_that_wait_are_bounded);
+    tcase_add_test(t, answered_later);
+    tcase_add_test(t, stop_answers_what_is_here);
     tcase_add_test(t, busy_port);
-    tcase_add_test(t, livez_follows_the_loop);
-    tcase_add_test(t, readyz_needs_servers_and_lanes);
-    tcase_add_test(t, readyz_tells_a_stopped_lane);
-    tcase_add_test(t, lanes_as_json);
-    tcase_add_test(t, metrics_are_prometheus);
     suite_add_tcase(s, t);
     return s;
 }

@@ -1,0 +1,134 @@
+/* Handlers that wait for the database run on workers, each with a session of its own, so that no
+ * request holds up another's connection; those that search Kafka on one more, because they may take
+ * half a minute. What waits for a worker is bounded: beyond it a client is told to come again. */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "http_private.h"
+#include "metrics.h"
+
+enum { WORKERS = 4, WAITING_MAX = 256, SEARCHES_MAX = 16 };
+
+/* A queue and those that serve it. */
+struct line {
+    struct saga_request *first, **end;
+    int waiting, max;
+    pthread_cond_t filled;
+};
+
+static struct {
+    pthread_mutex_t lock;
+    struct line line[2]; /* SAGA_WORKER, SAGA_SEARCH */
+    struct saga_pg *pg[WORKERS + 1];
+    pthread_t thread[WORKERS + 1];
+    bool searching, stop;
+    saga_cell_t *waiting;
+} work = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static struct line *line_of(enum saga_where where)
+{
+    return &work.line[where == SAGA_SEARCH];
+}
+
+/* The line of thread i. */
+static struct line *served_by(int i)
+{
+    return &work.line[i == WORKERS];
+}
+
+/* -> NULL: we are to stop */
+static struct saga_request *next_of(struct line *line)
+{
+    pthread_mutex_lock(&work.lock);
+    while (!line->first && !work.stop)
+        pthread_cond_wait(&line->filled, &work.lock);
+    struct saga_request *req = line->first;
+    if (req) {
+        line->first = req->next;
+        if (!line->first)
+            line->end = &line->first;
+        line->waiting--;
+        saga_count(work.waiting, -1);
+    }
+    if (line == line_of(SAGA_SEARCH))
+        work.searching = req;
+    pthread_mutex_unlock(&work.lock);
+    return req;
+}
+
+static void *run(void *number)
+{
+    int i = (int)(intptr_t)number;
+    struct saga_request *req;
+
+    while ((req = next_of(served_by(i)))) {
+        req->pg = work.pg[i];
+        if (saga_http_run(req))
+            saga_answered(req);
+    }
+    return NULL;
+}
+
+bool saga_work_give(struct saga_request *req)
+{
+    struct line *line = line_of(req->route->where);
+
+    pthread_mutex_lock(&work.lock);
+    bool room = line->waiting < line->max && !work.stop;
+    if (room) {
+        req->next = NULL;
+        *line->end = req;
+        line->end = &req->next;
+        line->waiting++;
+        saga_count(work.waiting, 1);
+        pthread_cond_signal(&line->filled);
+    }
+    pthread_mutex_unlock(&work.lock);
+    return room;
+}
+
+static struct saga_pg *session(const struct saga_conf *conf, const struct saga_service *service)
+{
+    char name[160], schema[80];
+
+    snprintf(name, sizeof name, "%s-svc",
+             service->name); /* the engine's, so that a taker may end it */
+    snprintf(schema, sizeof schema, "%s_svc", service->name);
+    struct saga_pg *made = saga_pg_new(conf->database, name, schema);
+    saga_pg_session(made, "set statement_timeout = '5s'");
+    return made;
+}
+
+void saga_work_start(const struct saga_conf *conf, const struct saga_service *service)
+{
+    work.stop = false;
+    work.waiting = saga_metric("saga_http_waiting", "", "HTTP requests that wait for a worker");
+    for (int l = 0; l < 2; l++) {
+        work.line[l] = (struct line){.max = l ? SEARCHES_MAX : WAITING_MAX};
+        work.line[l].end = &work.line[l].first;
+        pthread_cond_init(&work.line[l].filled, NULL);
+    }
+    for (int i = 0; i <= WORKERS; i++) {
+        work.pg[i] = session(conf, service);
+        if (pthread_create(&work.thread[i], NULL, run, (void *)(intptr_t)i) != 0)
+            _exit(70); /* out of threads at start */
+    }
+}
+
+void saga_work_stop(void)
+{
+    pthread_mutex_lock(&work.lock);
+    work.stop = true;
+    bool searching = work.searching;
+    for (int l = 0; l < 2; l++)
+        pthread_cond_broadcast(&work.line[l].filled);
+    pthread_mutex_unlock(&work.lock);
+    for (int i = 0; i <= WORKERS; i++) {
+        if (served_by(i) == line_of(SAGA_SEARCH) && searching)
+            continue; /* for up to half a minute: it ends with the process */
+        pthread_join(work.thread[i], NULL);
+        saga_pg_free(work.pg[i]);
+    }
+}
