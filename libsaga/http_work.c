@@ -9,7 +9,7 @@
 #include "http_private.h"
 #include "metrics.h"
 
-enum { WORKERS = 4, WAITING_MAX = 256, SEARCHES_MAX = 16 };
+enum { WORKERS = 4, WAITING_MAX = 256, SEARCHES_MAX = 16, SEARCH_S = 1 };
 
 /* A queue and those that serve it. */
 struct line {
@@ -23,7 +23,7 @@ static struct {
     struct line line[2]; /* SAGA_WORKER, SAGA_SEARCH */
     struct saga_pg *pg[WORKERS + 1];
     pthread_t thread[WORKERS + 1];
-    bool searching, stop;
+    bool stop;
     saga_cell_t *waiting;
 } work = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -52,8 +52,6 @@ static struct saga_request *next_of(struct line *line)
         line->waiting--;
         saga_count(work.waiting, -1);
     }
-    if (line == line_of(SAGA_SEARCH))
-        work.searching = req;
     pthread_mutex_unlock(&work.lock);
     return req;
 }
@@ -117,18 +115,22 @@ void saga_work_start(const struct saga_conf *conf, const struct saga_service *se
     }
 }
 
+/* A search that goes on ends with the process. */
 void saga_work_stop(void)
 {
+    struct timespec until;
+
     pthread_mutex_lock(&work.lock);
     work.stop = true;
-    bool searching = work.searching;
     for (int l = 0; l < 2; l++)
         pthread_cond_broadcast(&work.line[l].filled);
     pthread_mutex_unlock(&work.lock);
-    for (int i = 0; i <= WORKERS; i++) {
-        if (served_by(i) == line_of(SAGA_SEARCH) && searching)
-            continue; /* for up to half a minute: it ends with the process */
+    for (int i = 0; i < WORKERS; i++) {
         pthread_join(work.thread[i], NULL);
         saga_pg_free(work.pg[i]);
     }
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += SEARCH_S;
+    if (pthread_timedjoin_np(work.thread[WORKERS], NULL, &until) == 0)
+        saga_pg_free(work.pg[WORKERS]);
 }
