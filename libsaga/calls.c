@@ -75,9 +75,9 @@ static void *block(size_t head, const char *key, const struct saga_event *event,
     return p;
 }
 
-static bool put(const struct saga_call *call)
+static bool put(const struct saga_call *call, int64_t since)
 {
-    struct saga_call copy = {.call = call->call};
+    struct saga_call copy = {.call = call->call, .since = since};
     struct queued *q, **bucket = bucket_of(call->key);
 
     if (calls.n == SAGA_CALLS_MAX || waits(call->key))
@@ -114,13 +114,13 @@ static void wait_to_be_woken(struct idle *self)
         pthread_cond_wait(&self->woken, &calls.lock);
 }
 
-int saga_calls_put(const struct saga_call *batch, int n)
+int saga_calls_put(const struct saga_call *batch, int n, int64_t since)
 {
     int queued = 0;
 
     pthread_mutex_lock(&calls.lock);
     for (int i = 0; i < n; i++)
-        queued += put(&batch[i]);
+        queued += put(&batch[i], since);
     if (queued)
         wake_one();
     pthread_mutex_unlock(&calls.lock);

@@ -20,8 +20,8 @@ struct saga_answered {
 /* Starts the threads. wake: an eventfd that is written when an answer has come. */
 void saga_calls_start(const struct saga_service *service, int callers, int wake);
 /* Queues copies, together, so that a caller finds them together. -> how many; the others: the queue
- * is full, or the key waits already. Their due calls again. */
-int saga_calls_put(const struct saga_call *batch, int n);
+ * is full, or the key waits already. Their due calls again. since: saga_call's. */
+int saga_calls_put(const struct saga_call *batch, int n, int64_t since);
 struct saga_answered *
 saga_calls_take(void);      /* all that have come, oldest first. Takes: free() each */
 void saga_calls_stop(void); /* no further call is begun */

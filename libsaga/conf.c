@@ -187,7 +187,7 @@ static void list(const struct saga_setting *s)
 {
     for (; s && s->name; s++)
         if (s->help)
-            printf("  %-24s %-17s %s\n", s->name, *s->value ? s->value : "-", s->help);
+            printf("  %-27s %-17s %s\n", s->name, *s->value ? s->value : "-", s->help);
 }
 
 static void help(const struct saga_setting *common, const struct saga_service *service)
@@ -199,7 +199,7 @@ static void help(const struct saga_setting *common, const struct saga_service *s
            "16MiB:\n\n");
     list(common);
     list(service->settings);
-    printf("  %-24s %-17s %s\n", "PGHOST, PGUSER, ...", "-",
+    printf("  %-27s %-17s %s\n", "PGHOST, PGUSER, ...", "-",
            "libpq's own variables, where DATABASE_URL is not set");
     printf("\nExamples:\n"
            "  KAFKA_BOOTSTRAP_SERVERS=kafka1:9092,kafka2:9092 PGHOST=db1 %s-svc\n"
@@ -268,6 +268,7 @@ int saga_conf_read(struct saga_conf *conf, const struct saga_service *service, i
         {"SAGA_MEMORY", "32MiB", "recent rows kept in memory", &conf->memory, 0, MIB << 20},
         {0},
     };
+    const char *why = "";
     int rc = arguments(common, service, argc, argv, exit_now, err);
     if (rc < 0 || *exit_now)
         return rc;
@@ -276,6 +277,8 @@ int saga_conf_read(struct saga_conf *conf, const struct saga_service *service, i
         rc = read_settings(service->settings, err);
     if (rc == 0)
         rc = check(conf, err);
+    if (rc == 0 && service->fits && !service->fits(&why))
+        rc = saga_err(err, SAGA_FATAL, "%s", why);
     if (rc == 0 && conf->http_listen == listen) { /* the default must outlive this call */
         conf->http_listen = saga_strdup(listen);
     }

@@ -294,7 +294,7 @@ static void move_lanes(struct saga_engine *e, bool stored)
     }
 }
 
-static void done(struct saga_engine *e, int to)
+static void done(struct saga_engine *e, int to, int64_t start)
 {
     const struct saga_batch *b = &e->batch;
 
@@ -304,7 +304,7 @@ static void done(struct saga_engine *e, int to)
     publish(e);
     if (b->call_n)
         SAGA_FAILPOINT(calls_handing);
-    saga_count(e->metric.calls, saga_calls_put(b->call, b->call_n));
+    saga_count(e->metric.calls, saga_calls_put(b->call, b->call_n, start));
     if (b->call_n)
         SAGA_FAILPOINT(calls_handed);
     saga_engine_forget(e);
@@ -345,7 +345,7 @@ static int transaction(struct saga_engine *e, int to, struct saga_err *err)
     if ((rc = saga_engine_store(e, !load, err)) < 0)
         return rc;
     SAGA_FAILPOINT(committed);
-    done(e, to);
+    done(e, to, start);
     if (e->doubts)
         e->doubts--;
     saga_observe(e->metric.batch_size, b->n);

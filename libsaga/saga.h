@@ -134,6 +134,7 @@ struct saga_call {
     const char *key; /* the order */
     const struct saga_event *call;
     const void *data;
+    int64_t since; /* CLOCK_MONOTONIC, us: when the batch that wants it began; 0: now */
 };
 
 /* From any thread, once per call, or never. Copies. An answer that no rule names is a bug: asserted. */
@@ -176,7 +177,10 @@ struct saga_service {
         *migrations; /* SQL of sql/NNN.sql, in order, up to NULL: sql.h, made by make */
     const struct saga_route *routes;     /* up to {0} */
     const struct saga_setting *settings; /* up to {0}, or NULL */
-    int64_t http_port;                   /* default of HTTP_LISTEN */
+    /* Whether the settings fit each other, at start, once they are read. *why: a line that names the
+     * variable. NULL: they always do. */
+    bool (*fits)(const char **why);
+    int64_t http_port; /* default of HTTP_LISTEN */
 };
 
 /* Runs the service until SIGTERM. -> exit status: 0, 78 (a setting is wrong), 70 (see the log). */

@@ -26,7 +26,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t more = PTHREAD_COND_INITIALIZER;
 static struct {
     char key[24];
-    int64_t amount;
+    int64_t amount, since;
 } called[SAGA_CALLS_MAX];
 static int called_n;
 
@@ -36,6 +36,7 @@ static void write_down(const struct saga_call *calls, int n)
     for (int i = 0; i < n; i++, called_n++) {
         snprintf(called[called_n].key, sizeof called->key, "%s", calls[i].key);
         called[called_n].amount = ((const struct sum *)calls[i].data)->amount;
+        called[called_n].since = calls[i].since;
     }
     pthread_cond_signal(&more);
     pthread_mutex_unlock(&lock);
@@ -49,7 +50,7 @@ static int put(int i, int64_t amount)
     char key[24];
 
     snprintf(key, sizeof key, "order-%d", i);
-    return saga_calls_put(&(struct saga_call){key, &pay, &(struct sum){amount}}, 1);
+    return saga_calls_put(&(struct saga_call){key, &pay, &(struct sum){amount}}, 1, i);
 }
 
 static void await_calls(int n)
@@ -90,6 +91,7 @@ START_TEST(the_queue_is_bounded)
         snprintf(key, sizeof key, "order-%d", i);
         ck_assert_str_eq(called[i].key, key);
         ck_assert_int_eq(called[i].amount, i);
+        ck_assert_int_eq(called[i].since, i); /* how old it is, its caller knows */
     }
     called_n = 0;
     ck_assert_int_eq(put(SAGA_CALLS_MAX, 1), 1);
