@@ -12,7 +12,7 @@ int main(int argc, char **argv)
         .events = (const char *[]){"order.events", "inventory.events", NULL},
         .states = payment_states, .rules = payment_rules, .emits = payment_emits,
         .orders = &payment_table, .due = payment_due, .migrations = migrations,
-        .call = payment_call, .settings = payment_settings,
+        .call = payment_call, .settings = payment_settings, .fits = payment_settings_fit,
         .routes = payment_routes, .http_port = 8083,
     });
 }

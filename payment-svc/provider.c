@@ -8,15 +8,35 @@
 #include "log.h"
 #include "payment.h"
 
+#define MS     INT64_C(1000)
+#define SECOND INT64_C(1000000)
+
 enum { REFUSALS_TOLD = 10 }; /* from this one on people are told (RULES.md) */
 
-const struct payment_provider *payment_providers[] = {&provider_simulated, NULL};
-static const char *const names[] = {"simulated", NULL};
+const struct payment_provider *payment_providers[] = {&provider_simulated, &provider_http, NULL};
+static const char *const names[] = {"simulated", "http", NULL};
 static const char *chosen = "simulated";
 
 const struct saga_setting payment_settings[] = {
-    {"PROVIDER", "simulated", "who moves the money: simulated (tok_ok, tok_declined, ...)",
-     .text = &chosen, .names = names},
+    {"PAYMENT_PROVIDER", "simulated",
+     "who moves the money: simulated (tok_ok, tok_declined, ...), http", .text = &chosen,
+     .names = names},
+    {"PAYMENT_PROVIDER_URL", "", "http: where, https://host/path, or http:// on this machine",
+     .text = &payment_http.url},
+    {"PAYMENT_PROVIDER_TOKEN_FILE", "", "http: file of the bearer token, or none is sent",
+     .text = &payment_http.token_file},
+    {"PAYMENT_PROVIDER_CA_FILE", "", "http: certificates to trust, PEM; default: the system's",
+     .text = &payment_http.ca_file},
+    {"PAYMENT_PROVIDER_CONNECT", "2s", "http: a connection must be there after it",
+     &payment_http.connect_timeout, 10 * MS, 600 * SECOND},
+    {"PAYMENT_PROVIDER_KEEPS_KEYS", "24h",
+     "http: how long it knows a key; what is asked again after half of it is looked up",
+     &provider_http.keeps_keys_us, SECOND, 0},
+    {"PAYMENT_PROVIDER_CALLS", "400", "http: most calls in flight", &payment_http.calls, 1, 10000},
+    {"PAYMENT_PROVIDER_BREAK", "20", "http: so many failures in a row open the circuit breaker,",
+     &payment_http.break_after, 1, 1000000},
+    {"PAYMENT_PROVIDER_BREAK_FOR", "5s", "http: and then one call is tried each",
+     &payment_http.break_for, 10 * MS, 3600 * SECOND},
     /* Read by the engine, too, which lists them. */
     {"SAGA_CALL_TIMEOUT", "5s", NULL, &payment_call_timeout},
     {"DATABASE_URL", "", NULL, .text = &payment_database},
@@ -59,6 +79,11 @@ static const struct payment_provider *provider(void)
     while (strcmp(payment_providers[i]->name, chosen) != 0)
         i++;
     return payment_providers[i];
+}
+
+bool payment_settings_fit(const char **why)
+{
+    return !provider()->fits || provider()->fits(why);
 }
 
 int64_t payment_keeps_keys(void)

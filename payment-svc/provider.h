@@ -32,18 +32,28 @@ struct answer {
 extern const struct saga_event refund_succeeded, refund_refused, refund_unknown;
 
 struct payment_provider {
-    const char *name;      /* PROVIDER */
+    const char *name;      /* PAYMENT_PROVIDER */
     int64_t keeps_keys_us; /* INT64_MAX: for ever */
     void (*call)(const struct saga_call *calls, int n);
+    /* Whether its settings will do. *why: a line that names the variable. NULL: it has none */
+    bool (*fits)(const char **why);
 };
 
-extern const struct payment_provider *payment_providers[]; /* that PROVIDER can name, up to NULL */
+extern const struct payment_provider *payment_providers[]; /* that PAYMENT_PROVIDER can name */
 extern const struct payment_provider provider_simulated;
+extern struct payment_provider provider_http; /* keeps_keys_us is a setting */
 extern const char
     *payment_database;             /* DATABASE_URL: where the simulated provider keeps its books, */
 extern const char *payment_schema; /* and in which schema */
 
+/* Of the provider http: PAYMENT_PROVIDER_... */
+extern struct payment_http {
+    const char *url, *token_file, *ca_file;
+    int64_t connect_timeout, calls, break_after, break_for;
+} payment_http;
+
 extern const struct saga_setting payment_settings[];
+bool payment_settings_fit(const char **why);
 
 int64_t payment_keeps_keys(void);                        /* us, of the provider of the settings */
 void payment_call(const struct saga_call *calls, int n); /* by the provider of the settings */

@@ -19,7 +19,7 @@ static bool ours(const char *line)
 {
     return strncmp(line, "SAGA_", 5) == 0 || strncmp(line, "KAFKA_", 6) == 0 ||
            strncmp(line, "HTTP_LISTEN=", 12) == 0 || strncmp(line, "LOG_LEVEL=", 10) == 0 ||
-           strncmp(line, "DATABASE_URL=", 13) == 0 || strncmp(line, "PROVIDER=", 9) == 0;
+           strncmp(line, "DATABASE_URL=", 13) == 0 || strncmp(line, "PAYMENT_PROVIDER", 16) == 0;
 }
 
 /* Until the next input; the variables of whoever runs us are not for the services. */
