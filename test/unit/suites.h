@@ -19,6 +19,9 @@
     X(order)      \
     X(payment)    \
     X(calls)      \
+    X(wire)       \
+    X(breaker)    \
+    X(provider)   \
     X(recent)     \
     X(schemas)    \
     X(conf)       \
