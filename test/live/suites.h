@@ -9,6 +9,7 @@
 #define SUITES(X) \
     X(servers)    \
     X(provider)   \
+    X(provider_http) \
     X(stock)      \
     X(outbox)     \
     X(paths)      \
