@@ -19,22 +19,15 @@ struct queued {
     struct saga_call call;      /* its key and data follow */
 };
 
-/* A caller that waits. The last to wait is the first to be woken: its database session, its
- * connection to a provider and its memory are warm, and those that are not needed stay idle. */
-struct idle {
-    struct idle *next;
-    pthread_cond_t woken;
-};
-
 static struct {
     pthread_mutex_t lock;
-    struct idle *idle;
+    pthread_cond_t some;
     const struct saga_service *service;
     struct queued *first, *last, *bucket[BUCKETS];
     int n, wake;
     bool stopped;
     struct saga_answered *answers, *newest;
-} calls = {.lock = PTHREAD_MUTEX_INITIALIZER};
+} calls = {.lock = PTHREAD_MUTEX_INITIALIZER, .some = PTHREAD_COND_INITIALIZER};
 
 static struct queued **bucket_of(const char *key)
 {
@@ -95,25 +88,6 @@ static bool put(const struct saga_call *call, int64_t since)
     return true;
 }
 
-static void wake_one(void)
-{
-    struct idle *last = calls.idle;
-
-    if (!last)
-        return;
-    calls.idle = last->next;
-    last->next = last; /* no longer idle */
-    pthread_cond_signal(&last->woken);
-}
-
-static void wait_to_be_woken(struct idle *self)
-{
-    self->next = calls.idle;
-    calls.idle = self;
-    while (self->next != self)
-        pthread_cond_wait(&self->woken, &calls.lock);
-}
-
 int saga_calls_put(const struct saga_call *batch, int n, int64_t since)
 {
     int queued = 0;
@@ -122,7 +96,7 @@ int saga_calls_put(const struct saga_call *batch, int n, int64_t since)
     for (int i = 0; i < n; i++)
         queued += put(&batch[i], since);
     if (queued)
-        wake_one();
+        pthread_cond_signal(&calls.some);
     pthread_mutex_unlock(&calls.lock);
     return queued;
 }
@@ -147,21 +121,19 @@ static void *caller(void *unused)
     struct queued **taken = saga_alloc(AT_ONCE * sizeof *taken);
     struct saga_call *batch = saga_alloc(AT_ONCE * sizeof *batch);
 
-    struct idle self = {.woken = PTHREAD_COND_INITIALIZER};
-
     (void)unused;
     for (;;) {
         int n = 0;
         pthread_mutex_lock(&calls.lock);
         while (!calls.first || calls.stopped)
-            wait_to_be_woken(&self);
+            pthread_cond_wait(&calls.some, &calls.lock);
         while (calls.first && n < AT_ONCE) {
             taken[n] = pop();
             batch[n] = taken[n]->call;
             n++;
         }
         if (calls.first)
-            wake_one(); /* more than one takes at once: another helps */
+            pthread_cond_signal(&calls.some); /* more than one takes at once: another helps */
         pthread_mutex_unlock(&calls.lock);
         calls.service->call(batch, n);
         for (int i = 0; i < n; i++)
