@@ -9,7 +9,7 @@ export CK_TIMEOUT_MULTIPLIER=${CK_TIMEOUT_MULTIPLIER:-4}
 export ASAN_OPTIONS=quarantine_size_mb=16:log_path=$reports/asan UBSAN_OPTIONS=print_stacktrace=1:log_path=$reports/ubsan
 export TSAN_OPTIONS=suppressions=$PWD/test/tsan/suppressions:exitcode=0:log_path=$reports/tsan # services must end with 0
 if [[ $sanitizer == tsan ]]; then
-    live_suites=${live_suites:-paths copies kills provider}
+    live_suites=${live_suites:-'paths|copies|kills|provider'}
 fi
 
 no_reports() {

@@ -1,6 +1,7 @@
 /* Runs the live suites, or those that are named as arguments, on the servers of the environment
  * (deploy/local/env), in the root of the repository. Exit status 1 if a case fails. Cases run in
- * this process, and what they start ends with it, whatever becomes of it. */
+ * this process, and what they start ends with it, whatever becomes of it.
+ * --alone, --beside: only tells which suites need servers to themselves, and which do not. */
 #include "suites.h"
 
 #include <signal.h>
@@ -17,9 +18,12 @@ enum { LONGEST = 600 /* s, of a suite: then something hangs */, LOG_LINES = 25 }
 static const struct {
     const char *name;
     Suite *(*make)(void);
+    const char *list;
 } suites[] = {
-#define ROW(name) {#name, name##_suite},
-    SUITES(ROW)};
+#define ALONE_ROW(name) {#name, name##_suite, "--alone"},
+    ALONE(ALONE_ROW)
+#define BESIDE_ROW(name) {#name, name##_suite, "--beside"},
+        BESIDE(BESIDE_ROW)};
 enum { N = sizeof suites / sizeof *suites };
 
 static void failed(const char *file, int line, const char *what)
@@ -54,10 +58,22 @@ static int run(int i)
     return bad;
 }
 
+static int tell(const char *list)
+{
+    int n = 0;
+
+    for (int i = 0; i < N; i++)
+        if (strcmp(suites[i].list, list) == 0)
+            n += printf("%s\n", suites[i].name);
+    return n;
+}
+
 int main(int argc, char **argv)
 {
     int bad = 0, n = 0;
 
+    if (argc == 2 && tell(argv[1]))
+        return EXIT_SUCCESS;
     test_failed = failed;
     signal(SIGPIPE, SIG_IGN);
     for (int i = 0; i < N; i++)
