@@ -15,8 +15,8 @@
     X(flood)
 #define BESIDE(X) \
     X(failpoints) \
-    X(owners)     \
     X(sessions)   \
+    X(owners)     \
     X(provider)   \
     X(provider_http) \
     X(stock)      \
