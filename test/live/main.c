@@ -1,6 +1,6 @@
-/* Runs the live suites, or those that are named as arguments, on the servers of the environment
- * (deploy/local/env), in the root of the repository. Exit status 1 if a case fails. Cases run in
- * this process, and what they start ends with it, whatever becomes of it.
+/* Runs the live suites, or those that are named as arguments ("gaps", or a case: "owners/..."), on
+ * the servers of the environment (deploy/local/env), in the root of the repository. Exit status 1 if
+ * a case fails. Cases run in this process, and what they start ends with it, whatever becomes of it.
  * --alone, --beside: only tells which suites need servers to themselves, and which do not. */
 #include "suites.h"
 
@@ -34,18 +34,69 @@ static void failed(const char *file, int line, const char *what)
     _ck_assert_failed(file, line, what, NULL);
 }
 
-static int wanted(const char *name, int argc, char **argv)
+/* ---- What is wanted: the arguments ---- */
+
+static char **names; /* up to NULL; none: all */
+static bool *found;
+static const char *making; /* the suite */
+static int cases;
+
+static bool is_named(const char *name, const char *suite, const char *test)
 {
-    for (int i = 1; i < argc; i++)
-        if (strcmp(argv[i], name) == 0)
-            return 1;
-    return argc < 2;
+    size_t n = strcspn(name, "/");
+
+    return strlen(suite) == n && !strncmp(name, suite, n) &&
+           (!test || !name[n] || !strcmp(name + n + 1, test));
 }
+
+static bool is_wanted(const char *suite, const char *test)
+{
+    bool wanted = !names[0];
+
+    for (int i = 0; names[i]; i++)
+        if (is_named(names[i], suite, test)) {
+            wanted = true;
+            found[i] |= test != NULL;
+        }
+    return wanted;
+}
+
+bool live_wants(const TTest *test)
+{
+    bool wanted = is_wanted(making, test->name);
+
+    cases += wanted;
+    return wanted;
+}
+
+bool live_has_case(void)
+{
+    bool has = cases > 0;
+
+    cases = 0;
+    return has;
+}
+
+static bool all_found(void)
+{
+    for (int i = 0; names[i]; i++)
+        if (!found[i]) {
+            fprintf(stderr, "live: there is no %s. Suites are:", names[i]);
+            for (int s = 0; s < N; s++)
+                fprintf(stderr, " %s", suites[s].name);
+            fprintf(stderr, "\n");
+            return false;
+        }
+    return true;
+}
+
+/* ---- The run ---- */
 
 static int run(int i)
 {
     alarm((unsigned)((test_until(LONGEST) - test_now()) / 1000000));
     int64_t began = test_now();
+    making = suites[i].name;
     SRunner *runner = srunner_create(suites[i].make());
 
     srunner_set_fork_status(runner, CK_NOFORK);
@@ -70,23 +121,18 @@ static int tell(const char *list)
 
 int main(int argc, char **argv)
 {
-    int bad = 0, n = 0;
+    int bad = 0;
 
     if (argc == 2 && tell(argv[1]))
         return EXIT_SUCCESS;
     test_failed = failed;
     signal(SIGPIPE, SIG_IGN);
+    names = argv + 1;
+    found = calloc((size_t)argc, sizeof *found);
     for (int i = 0; i < N; i++)
-        if (wanted(suites[i].name, argc, argv)) {
+        if (is_wanted(suites[i].name, NULL))
             bad += run(i);
-            n++;
-        }
-    if (n == 0 || n < argc - 1) {
-        fprintf(stderr, "live: no such suite. There are:");
-        for (int i = 0; i < N; i++)
-            fprintf(stderr, " %s", suites[i].name);
-        fprintf(stderr, "\n");
+    if (!all_found())
         return 2;
-    }
     return bad ? EXIT_FAILURE : EXIT_SUCCESS;
 }
