@@ -64,7 +64,7 @@ void saga_engine_send(struct saga_engine *e, const struct saga_delivery *d, stru
         lane->sent_at = saga_now();
     saga_outgoing_sent(&lane->out, d->seq, own, (uint32_t)(d->value_n + d->key_n));
     saga_bus_send(e->bus, d);
-    if (!lane->paused && (lane->out.n > SAGA_LANE_EVENTS || lane->out.bytes > SAGA_LANE_BYTES)) {
+    if (!lane->paused && saga_outgoing_full(&lane->out)) {
         lane->paused = true;
         for (int t = 0; t < e->intake.topics; t++)
             saga_bus_pause(e->bus, t, d->lane);
@@ -95,8 +95,7 @@ static void reported(void *owner, int32_t number, int64_t seq, int64_t offset, c
     e->renew_backoff = 0;
     saga_engine_dirty(e, lane);
     SAGA_FAILPOINT(report_counted);
-    if (lane->paused && lane->out.n < SAGA_LANE_EVENTS / 2 &&
-        lane->out.bytes < SAGA_LANE_BYTES / 2) {
+    if (lane->paused && saga_outgoing_eased(&lane->out)) {
         lane->paused = false;
         for (int t = 0; t < e->intake.topics && lane->state == SAGA_LANE_RUNNING; t++)
             if (!lane->reader.input[t].stopped)

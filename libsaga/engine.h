@@ -18,8 +18,6 @@
 #include "screen.h"
 
 enum {
-    SAGA_LANE_EVENTS = 5000,            /* unacknowledged events of a lane, */
-    SAGA_LANE_BYTES = 16 * 1024 * 1024, /* and their bytes: above, its inputs are paused */
     SAGA_BATCH_BYTES = 2 * 1024 * 1024, /* of records */
     SAGA_DUE_MAX = 500,
 };

@@ -219,6 +219,16 @@ void saga_outgoing_reset(struct saga_outgoing *out)
     out->bytes = 0;
 }
 
+bool saga_outgoing_full(const struct saga_outgoing *out)
+{
+    return out->n > SAGA_LANE_EVENTS || out->bytes > SAGA_LANE_BYTES;
+}
+
+bool saga_outgoing_eased(const struct saga_outgoing *out)
+{
+    return out->n < SAGA_LANE_EVENTS / 2 && out->bytes < SAGA_LANE_BYTES / 2;
+}
+
 /* ---- Looking ---- */
 
 enum saga_finding saga_seen_judge(const struct saga_seen *seen, int64_t at,

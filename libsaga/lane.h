@@ -114,6 +114,10 @@ bool saga_outgoing_failed(struct saga_outgoing *out);
 /* A row that need not be sent again takes its place in the ring: it is in Kafka. */
 void saga_outgoing_passed(struct saga_outgoing *out, int64_t seq);
 void saga_outgoing_reset(struct saga_outgoing *out); /* empties the ring */
+/* Above the limits all inputs of the lane are paused, until it is below half of them (4.3). */
+enum { SAGA_LANE_EVENTS = 5000, SAGA_LANE_BYTES = 16 * 1024 * 1024 };
+bool saga_outgoing_full(const struct saga_outgoing *out);
+bool saga_outgoing_eased(const struct saga_outgoing *out);
 
 /* ---- Looking at the own partition (4.4 step 2) ---- */
 

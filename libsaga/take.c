@@ -338,7 +338,7 @@ int saga_engine_start(struct saga_engine *e, struct saga_lane *lane, const struc
     if (!lane->ours || lane->state != SAGA_LANE_LOOKING) /* taken from us meanwhile */
         return 0;
     lane->epoch++;
-    lane->paused = lane->out.n > SAGA_LANE_EVENTS || lane->out.bytes > SAGA_LANE_BYTES;
+    lane->paused = saga_outgoing_full(&lane->out);
     for (int t = 0; t < e->intake.topics; t++)
         start_input(e, lane, t, look->low[t], look->high[t]);
     SAGA_FAILPOINT(lane_taken);

@@ -402,6 +402,36 @@ START_TEST(third_failure_without_an_acknowledgement)
 }
 END_TEST
 
+/* 5,000 unacknowledged events, 16 MiB: full is one more, eased is less than half, of both. */
+START_TEST(limits_of_a_lane)
+{
+    enum { EVENTS = 5000, BYTES = 16 * 1024 * 1024 };
+
+    send(1, EVENTS);
+    ck_assert(!saga_outgoing_full(&out));
+    send(EVENTS + 1, EVENTS + 1);
+    ck_assert(saga_outgoing_full(&out));
+    for (int64_t seq = 1; out.n > EVENTS / 2; seq++)
+        ck_assert(saga_outgoing_acked(&out, seq, 9 + seq));
+    ck_assert(!saga_outgoing_full(&out) && !saga_outgoing_eased(&out));
+    ck_assert(saga_outgoing_acked(&out, out.published + 1, out.published_offset + 1));
+    ck_assert(saga_outgoing_eased(&out));
+
+    saga_outgoing_reset(&out);
+    saga_outgoing_sent(&out, 6001, ID(6001, 1), BYTES / 2);
+    saga_outgoing_sent(&out, 6002, ID(6002, 1), BYTES / 2);
+    ck_assert(!saga_outgoing_full(&out));
+    saga_outgoing_sent(&out, 6003, ID(6003, 1), 1);
+    ck_assert(saga_outgoing_full(&out));
+    saga_outgoing_reset(&out);
+    saga_outgoing_sent(&out, 6004, ID(6004, 1), BYTES / 2);
+    ck_assert(!saga_outgoing_eased(&out));
+    saga_outgoing_reset(&out);
+    saga_outgoing_sent(&out, 6004, ID(6004, 1), BYTES / 2 - 1);
+    ck_assert(saga_outgoing_eased(&out));
+}
+END_TEST
+
 /* The ring grows while its head is anywhere, and forgets all when the lane is taken again. */
 START_TEST(ring_grows)
 {
@@ -448,6 +478,7 @@ Suite *lane_suite(void)
     tcase_add_test(publishing, second_copies);
     tcase_add_test(publishing, third_failure_without_an_acknowledgement);
     tcase_add_test(publishing, passed_rows_are_published_in_turn);
+    tcase_add_test(publishing, limits_of_a_lane);
     tcase_add_test(publishing, what_a_look_finds);
     tcase_add_test(publishing, ring_grows);
     suite_add_tcase(suite, reading);
