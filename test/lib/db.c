@@ -116,6 +116,29 @@ const char *db_text(struct db *db, const char *format, ...)
     return value;
 }
 
+void db_start(struct db *db, const char *sql)
+{
+    if (!db->conn)
+        connect_to(db);
+    MUST(PQsendQuery(db->conn, sql), "%s", PQerrorMessage(db->conn));
+}
+
+bool db_finished(struct db *db)
+{
+    PGresult *r;
+
+    MUST(PQconsumeInput(db->conn), "%s", PQerrorMessage(db->conn));
+    while (!PQisBusy(db->conn)) {
+        if (!(r = PQgetResult(db->conn)))
+            return true;
+        ExecStatusType status = PQresultStatus(r);
+        PQclear(r);
+        MUST(status == PGRES_TUPLES_OK || status == PGRES_COMMAND_OK, "%s",
+             PQerrorMessage(db->conn));
+    }
+    return false;
+}
+
 bool db_lost(struct db *db)
 {
     PQclear(PQexec(db->conn, "select"));

@@ -14,6 +14,9 @@ void db_run(struct db *db, const char *format, ...) __attribute__((format(printf
 /* The first column of the first row. No row, null: 0, NULL. A text lives as a text() does. */
 int64_t db_int(struct db *db, const char *format, ...) __attribute__((format(printf, 2, 3)));
 const char *db_text(struct db *db, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Sends one or more statements, and does not wait; nothing else is asked until it is finished. */
+void db_start(struct db *db, const char *sql);
+bool db_finished(struct db *db);
 bool db_lost(struct db *db); /* its session has been ended */
 
 #endif

@@ -32,6 +32,7 @@
     X(gaps)       \
     X(schedules)  \
     X(leaders)    \
+    X(looks)      \
     X(unasked)    \
     X(kills)
 #define SUITES(X) ALONE(X) BESIDE(X)

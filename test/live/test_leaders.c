@@ -151,6 +151,32 @@ START_TEST(a_lane_that_loses_its_leader_waits_alone)
 }
 END_TEST
 
+/* A partition that reports nothing although its leader is there, because it has each record sent again
+ * (4.3): its producer is given up, once for each time that a report is waited for. */
+START_TEST(a_silent_partition_gets_a_new_producer)
+{
+    rd_kafka_resp_err_t again[1000];
+    struct db *person = db_new(w->database);
+
+    for (int i = 0; i < 1000; i++)
+        again[i] = RD_KAFKA_RESP_ERR_NOT_ENOUGH_REPLICAS;
+    inventory = world_start(w, INVENTORY, 0);
+    AWAIT(PATIENCE, world_is_ready(inventory));
+    world_stock(w, "apple", 1000);
+    create(0);
+    AWAIT(PATIENCE, published(0) == 1);
+    db_run(person, "begin; select from inventory_svc.stock for update");
+    create(1); /* by a client of the same cluster, before it is silent */
+    rd_kafka_mock_push_request_errors_array(cluster, 0 /* Produce */, 1000, again);
+    db_run(person, "commit");
+    db_free(person);
+    AWAIT(PATIENCE, proc_count(inventory->proc, "no delivery report: new producer") > 1);
+    rd_kafka_mock_clear_request_errors(cluster, 0);
+    AWAIT(PATIENCE, published(1) == 1);
+    AWAIT(PATIENCE, world_is_ready(inventory));
+}
+END_TEST
+
 Suite *leaders_suite(void)
 {
     Suite *s = suite_create("leaders");
@@ -159,6 +185,7 @@ Suite *leaders_suite(void)
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, a_lane_without_leader_is_taken_later);
     tcase_add_test(t, a_lane_that_loses_its_leader_waits_alone);
+    tcase_add_test(t, a_silent_partition_gets_a_new_producer);
     suite_add_tcase(s, t);
     return s;
 }

@@ -419,6 +419,7 @@ START_TEST(attack_27_topic_made_again_too_late)
     AWAIT(PATIENCE, is_state(0, "running"));
     orders(0, 1);
     AWAIT(PATIENCE, chain_of(0) == 1);
+    MUST_BE(db_int(w->db, "select last_seq from inventory_svc.lane where lane = 0"), 4);
 }
 END_TEST
 

@@ -132,6 +132,35 @@ START_TEST(what_comes_later_waits_behind)
 }
 END_TEST
 
+/* Attack 36, of what is no record: of many answers of the provider, and of many deadlines, that come at
+ * once the database refuses one. It alone waits. */
+START_TEST(one_answer_and_one_deadline_of_many_are_parked)
+{
+    refuse("payment", "order_id = 'slow-20' and state = 'COMPLETED'");
+    refuse("orders", "order_id = 'unpaid-20' and state = 'CANCELLING'");
+    for (int i = 0; i < 50; i++) {
+        world_place(w, text("slow-%d", i), "load-1 1 150", "tok_slow_300");
+        world_place(w, text("unpaid-%d", i), "load-1 1 150", "later");
+    }
+    kafka_flush(5);
+    AWAIT(PATIENCE, db_int(w->db, "select count(*) from orders where order_id like 'slow-%%' and "
+                                  "state = 'PAID'") == 49);
+    AWAIT(PATIENCE, db_int(w->db, "select count(*) from orders where order_id like 'unpaid-%%' and "
+                                  "state = 'CANCELLED'") == 49);
+    MUST(strncmp(parked(PAYMENT, "slow-20"), "charge_succeeded", 16) == 0, "%s",
+         parked(PAYMENT, "slow-20"));
+    MUST_BE(db_int(w->db, "select count(distinct key) from payment_svc.parked"), 1);
+    MUST_BE(db_int(w->db, "select count(distinct key) from order_svc.parked"), 1);
+    mended("payment");
+    mended("orders");
+    redrive(world_member(w, PAYMENT, 0), "slow-20");
+    redrive(world_member(w, ORDER, 0), "unpaid-20");
+    AWAIT(PATIENCE, db_int(w->db, "select count(*) from orders where order_id in ('slow-20', "
+                                  "'unpaid-20') and state in ('PAID', 'CANCELLED')") == 2);
+    world_settle(w, PATIENCE);
+}
+END_TEST
+
 /* What is parked is known after a crash, and by whoever is asked. An input that fails again keeps its
  * place and its newcomers. */
 START_TEST(parked_orders_survive_a_crash)
@@ -248,6 +277,7 @@ START_TEST(what_is_refused_or_impossible_is_parked)
     redrive(inventory, "refused");
     AWAIT(PATIENCE, same(parked(INVENTORY, "refused"), "-"));
     MUST(same(reservation("refused"), "SHIPPED"), "%s", reservation("refused"));
+    MUST_BE(proc_count(inventory->proc, "parked again"), 1); /* what nobody has marked waits */
 }
 END_TEST
 
@@ -256,14 +286,68 @@ START_TEST(parked_inputs_can_be_dropped)
 {
     json_t *answer;
 
+    event(6, "OrderShipped", "kept", "");
+    kafka_flush(5);
+    AWAIT(PATIENCE, same(parked(INVENTORY, "kept"), "OrderShipped"));
     MUST_BE(web_post(&answer, world_url(inventory, "/parked/impossible/drop"), NULL, "{}"), 202);
     json_decref(answer);
     AWAIT(PATIENCE, same(parked(INVENTORY, "impossible"), "-"));
-    event(6, "OrderCreated", "impossible", CREATED("1"));
+    MUST(same(parked(INVENTORY, "kept"), "OrderShipped"), "another order's was dropped, too");
+    event(7, "OrderCreated", "impossible", CREATED("1"));
     kafka_flush(5);
     AWAIT(PATIENCE, same(reservation("impossible"), "HELD"));
     MUST_BE(web_post(&answer, world_url(inventory, "/parked/impossible/drop"), NULL, "{}"), 404);
     json_decref(answer);
+}
+END_TEST
+
+/* An input that comes while its order is redriven, and is in the very batch that takes the last of what
+ * was marked, is redriven after it. */
+START_TEST(a_newcomer_is_redriven_behind_the_others)
+{
+    int64_t ends[1];
+    struct db *person = db_new(w->database);
+
+    event(8, "OrderCreated", "same", CREATED("0"));
+    kafka_flush(5);
+    AWAIT(PATIENCE, same(parked(INVENTORY, "same"), "OrderCreated"));
+    db_run(person, "begin; update inventory_svc.parked set mark = 'redrive',"
+                   " value = replace(value, '\"quantity\":0', '\"quantity\":1') where key = 'same';"
+                   "lock table inventory_svc.parked in access exclusive mode");
+    AWAIT(PATIENCE, db_int(w->db,
+                           "select count(*) from pg_stat_activity where datname = '%s' and "
+                           "application_name = 'inventory-svc' and wait_event_type = 'Lock'",
+                           w->database) == 1);
+    event(9, "OrderShipped", "same", "");
+    kafka_flush(5);
+    kafka_ends(world_topic(w, "order.events"), 1, ends); /* inventory-svc has it, too, by now */
+    db_run(person, "commit");
+    db_free(person);
+    AWAIT(PATIENCE, same(reservation("same"), "SHIPPED"));
+    MUST(same(parked(INVENTORY, "same"), "-"), "%s", parked(INVENTORY, "same"));
+}
+END_TEST
+
+/* COMMIT of a batch that parks fails: nothing of it remains in memory, the order is parked once, and for
+ * its own reason. */
+START_TEST(commit_can_fail_while_parking)
+{
+    db_run(w->db,
+           "create sequence inventory_svc.parkings;"
+           "create function inventory_svc.fail() returns trigger language plpgsql as $$ begin"
+           " if nextval('inventory_svc.parkings') <= 2 then"
+           "   raise exception 'as the test wants it' using errcode = '40001'; end if;"
+           " return null; end $$;"
+           "create constraint trigger fail after insert on inventory_svc.parked deferrable"
+           " initially deferred for each row execute function inventory_svc.fail()");
+    event(10, "OrderShipped", "commit", "");
+    kafka_flush(5);
+    AWAIT(PATIENCE, same(parked(INVENTORY, "commit"), "OrderShipped"));
+    MUST(db_int(w->db, "select last_value from inventory_svc.parkings") > 2, "no COMMIT failed");
+    const char *reason =
+        db_text(w->db, "select reason from inventory_svc.parked where key = 'commit'");
+    MUST(!strstr(reason, "its order is parked"), "%s", reason);
+    db_run(w->db, "drop function inventory_svc.fail cascade");
 }
 END_TEST
 
@@ -279,11 +363,14 @@ Suite *parked_suite(void)
     suite_add_tcase(s, t);
     tcase_add_unchecked_fixture(soon, setup_soon, teardown);
     tcase_add_test(soon, what_comes_later_waits_behind);
+    tcase_add_test(soon, one_answer_and_one_deadline_of_many_are_parked);
     tcase_add_test(soon, it_all_balances);
     suite_add_tcase(s, soon);
     tcase_add_unchecked_fixture(alone, setup_alone, teardown);
     tcase_add_test(alone, what_is_refused_or_impossible_is_parked);
     tcase_add_test(alone, parked_inputs_can_be_dropped);
+    tcase_add_test(alone, a_newcomer_is_redriven_behind_the_others);
+    tcase_add_test(alone, commit_can_fail_while_parking);
     suite_add_tcase(s, alone);
     return s;
 }

@@ -6,6 +6,8 @@
 #include <string.h>
 
 #include "lane.h"
+#include "played.h"
+#include "web.h"
 #include "world.h"
 
 enum { LANES = 2, PATIENCE = 15 };
@@ -163,6 +165,57 @@ START_TEST(rows_in_memory_are_forgotten_with_the_lane)
 }
 END_TEST
 
+static int64_t lane_1(const char *column)
+{
+    return db_int(w->db, "select %s from lane where lane = 1", column);
+}
+
+/* A process has the lane and runs it. */
+static bool has_lane_1(struct member *m)
+{
+    json_t *answer = NULL, *lane;
+    bool has = false;
+    size_t i;
+
+    if (web_get(&answer, "%s", world_url(m, "/lanes")) != 200)
+        return false;
+    json_array_foreach(json_object_get(answer, "lanes"), i, lane) has |=
+        json_integer_value(json_object_get(lane, "lane")) == 1 &&
+        same(json_string_value(json_object_get(lane, "state")), "running");
+    json_decref(answer);
+    return has;
+}
+
+/* Attack 7: the group gives a lane to another process while its owner waits for the lane's row, and finds
+ * another term there. It leaves the lane to its new owner. */
+START_TEST(a_lane_that_has_gone_is_not_taken_back)
+{
+    struct db *person = db_new(w->database);
+    char key[32];
+
+    snprintf(key, sizeof key, "%s", played_order(w, 1, "gone"));
+    db_run(person, "begin; update lane set term = term + 1 where lane = 1");
+    place_later(key);
+    AWAIT(PATIENCE, db_int(w->db,
+                           "select count(*) from pg_stat_activity where datname = '%s' and "
+                           "application_name = 'order-svc' and wait_event_type = 'Lock'",
+                           w->database) == 1);
+    struct member *other = world_start(w, ORDER, 1);
+    AWAIT(PATIENCE, proc_said(order->proc, "lanes assigned\",\"lanes\":1}"));
+    db_run(person, "commit");
+    db_free(person);
+    AWAIT(PATIENCE, proc_said(order->proc, "lane lost"));
+    AWAIT(PATIENCE, has_lane_1(other) && same(state(key), "CREATED"));
+    int64_t term = lane_1("term");
+    place_later(
+        order_in_0("stays")); /* stored a second later: when a lane that is wanted is taken */
+    AWAIT(PATIENCE, lane_0("published") == lane_0("last_seq"));
+    MUST_BE(lane_1("term"), term);
+    world_stop(other);
+    AWAIT(PATIENCE, has_lane_1(order));
+}
+END_TEST
+
 /* Attack 44: after a fail-over the database lacks the last transactions, under the same term. Nothing is
  * built on what is not there: the lane is taken anew. (Last: its history is another one from here on.) */
 START_TEST(a_database_that_lacks_the_last_batch_is_noticed)
@@ -191,6 +244,7 @@ Suite *schedules_suite(void)
     tcase_add_test(t, killed_between_commit_and_publish);
     tcase_add_test(t, killed_between_publish_and_its_note);
     tcase_add_test(t, rows_in_memory_are_forgotten_with_the_lane);
+    tcase_add_test(t, a_lane_that_has_gone_is_not_taken_back);
     tcase_add_test(t, a_database_that_lacks_the_last_batch_is_noticed);
     suite_add_tcase(s, t);
     return s;

@@ -73,6 +73,8 @@ END_TEST
  * is to blame. */
 START_TEST(commit_can_fail)
 {
+    int lost[SERVICES];
+
     static const char *const make =
         "create sequence %1$s_svc.commits;"
         "create function %1$s_svc.fail() returns trigger language plpgsql as $$"
@@ -94,6 +96,8 @@ START_TEST(commit_can_fail)
         db_run(w->db, make, service_names[s],
                (int)db_int(w->db, "select slot from %s_svc.outbox_current", service_names[s]));
 #pragma GCC diagnostic pop
+    for (int s = 0; s < SERVICES; s++)
+        lost[s] = proc_count(world_member(w, s, 0)->proc, "lane lost");
     for (int i = 0; i < ORDERS; i += ORDERS / 10) { /* at least so many batches */
         world_load(w, "commit", i, i + ORDERS / 10);
         kafka_flush(5);
@@ -104,6 +108,8 @@ START_TEST(commit_can_fail)
         const char *name = service_names[s];
         MUST(db_int(w->db, "select last_value from %s_svc.commits", name) > 12,
              "%s-svc: hardly any COMMIT failed", name);
+        MUST_BE(proc_count(world_member(w, s, 0)->proc, "lane lost"),
+                lost[s]); /* memory was right */
         db_run(w->db, "drop function %s_svc.fail cascade; drop sequence %s_svc.commits", name,
                name);
     }
