@@ -387,27 +387,39 @@ static void on_connection(void *cls, struct MHD_Connection *c, void **unused,
     pthread_mutex_unlock(&b->lock);
 }
 
-struct bank *bank_new(const char *token, int64_t keeps_keys_us)
+struct bank *bank_new_tls(const char *token, int64_t keeps_keys_us, const char *key,
+                          const char *certificate)
 {
     struct bank *b = calloc(1, sizeof *b);
+    unsigned flags = MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL;
+    struct MHD_OptionItem tls[] = {{MHD_OPTION_HTTPS_MEM_KEY, 0, (void *)(uintptr_t)key},
+                                   {MHD_OPTION_HTTPS_MEM_CERT, 0, (void *)(uintptr_t)certificate},
+                                   {MHD_OPTION_END, 0, NULL}};
 
     MUST(b, "out of memory");
     pthread_mutex_init(&b->lock, NULL);
     pthread_cond_init(&b->stop, NULL);
     snprintf(b->bearer, sizeof b->bearer, "Bearer %s", token);
     b->keeps_keys = keeps_keys_us;
-    b->daemon = MHD_start_daemon(
-        MHD_USE_THREAD_PER_CONNECTION | MHD_USE_INTERNAL_POLLING_THREAD | MHD_USE_POLL, 0, NULL,
-        NULL, on_request, b, MHD_OPTION_NOTIFY_COMPLETED, on_end, NULL,
-        MHD_OPTION_NOTIFY_CONNECTION, on_connection, b, MHD_OPTION_CONNECTION_LIMIT,
-        (unsigned)CONNECTIONS, MHD_OPTION_THREAD_STACK_SIZE, (size_t)STACK, MHD_OPTION_SOCK_ADDR,
-        (struct sockaddr *)&(struct sockaddr_in){.sin_family = AF_INET,
-                                                 .sin_addr.s_addr = htonl(INADDR_LOOPBACK)},
-        MHD_OPTION_END);
+    b->daemon =
+        MHD_start_daemon(key ? flags | MHD_USE_TLS : flags, 0, NULL, NULL, on_request, b,
+                         MHD_OPTION_NOTIFY_COMPLETED, on_end, NULL, MHD_OPTION_NOTIFY_CONNECTION,
+                         on_connection, b, MHD_OPTION_CONNECTION_LIMIT, (unsigned)CONNECTIONS,
+                         MHD_OPTION_THREAD_STACK_SIZE, (size_t)STACK, MHD_OPTION_SOCK_ADDR,
+                         (struct sockaddr *)&(struct sockaddr_in){
+                             .sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)},
+                         MHD_OPTION_ARRAY, key ? tls : &tls[2], MHD_OPTION_END);
     MUST(b->daemon, "the provider does not start");
-    snprintf(b->url, sizeof b->url, "http://127.0.0.1:%d",
+    pthread_mutex_lock(&b->lock); /* its threads run */
+    snprintf(b->url, sizeof b->url, "%s:%d", key ? "https://localhost" : "http://127.0.0.1",
              MHD_get_daemon_info(b->daemon, MHD_DAEMON_INFO_BIND_PORT)->port);
+    pthread_mutex_unlock(&b->lock);
     return b;
+}
+
+struct bank *bank_new(const char *token, int64_t keeps_keys_us)
+{
+    return bank_new_tls(token, keeps_keys_us, NULL, NULL);
 }
 
 void bank_free(struct bank *b)
@@ -436,6 +448,13 @@ void bank_down(struct bank *b, int status)
 {
     pthread_mutex_lock(&b->lock);
     b->down = status;
+    pthread_mutex_unlock(&b->lock);
+}
+
+void bank_keep_keys(struct bank *b, int64_t us)
+{
+    pthread_mutex_lock(&b->lock);
+    b->keeps_keys = us;
     pthread_mutex_unlock(&b->lock);
 }
 

@@ -19,10 +19,15 @@
 struct bank;
 
 struct bank *bank_new(const char *token, int64_t keeps_keys_us); /* token: bearer */
+/* The same by TLS, with a key and a certificate in PEM. */
+struct bank *bank_new_tls(const char *token, int64_t keeps_keys_us, const char *key,
+                          const char *certificate);
 void bank_free(struct bank *b);
 const char *bank_url(const struct bank *b);
 /* From now on each request is answered with this status, and nothing is done; 0: as usual. */
 void bank_down(struct bank *b, int status);
+/* From now on keys are kept for so long. */
+void bank_keep_keys(struct bank *b, int64_t us);
 
 enum bank_kind { BANK_CHARGE, BANK_REFUND };
 /* The ledger: each time that money moved, or was declined. */

@@ -13,6 +13,7 @@
 #include "log.h"
 #include "metrics.h"
 #include "payment.h"
+#include "proc.h"
 #include "provider.h"
 #include "suites.h"
 #include "test.h"
@@ -53,8 +54,10 @@ static struct charge asked(const char *token, const char *payment_id)
 
 static void call_one(const struct saga_event *what, const char *token)
 {
+    static int tries;
     struct charge data = asked(token, "pay-1");
 
+    data.tries = ++tries;
     provider_http.call(&(struct saga_call){"o", what, &data}, 1);
 }
 
@@ -173,9 +176,7 @@ START_TEST(look_up_finds_or_asks)
     struct charge late = asked("tok_500_1", "pay-1");
     struct saga_call calls[] = {{"o", &charge, &late}, {"o", &refund, &late}};
 
-    bank_free(bank);
-    bank = bank_new("s3cret", 0);
-    snprintf(url, sizeof url, "%s", bank_url(bank));
+    bank_keep_keys(bank, 0);
     late.look_up = true;
     late.tries = 2;
     for (int i = 0; i < 2; i++) {
@@ -239,6 +240,46 @@ START_TEST(nobody_there)
     expect(&charge_unknown, "Couldn't connect to server");
     call_one(&refund, "tok_ok");
     expect(&refund_unknown, "Couldn't connect to server");
+}
+END_TEST
+
+static char *contents(const char *name)
+{
+    static char text_of[8192];
+    FILE *file = fopen(name, "r");
+
+    ck_assert_ptr_nonnull(file);
+    text_of[fread(text_of, 1, sizeof text_of - 1, file)] = '\0';
+    fclose(file);
+    return strdup(text_of);
+}
+
+/* By TLS, to whom the certificate says: one that is not trusted, or another's, is told nothing. */
+START_TEST(certificates)
+{
+    char folder[] = "/tmp/test-tls-XXXXXX", ca[40], key[40];
+
+    ck_assert_ptr_nonnull(mkdtemp(folder));
+    snprintf(ca, sizeof ca, "%s/ca", folder);
+    snprintf(key, sizeof key, "%s/key", folder);
+    shell("openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=bank "
+          "-addext subjectAltName=DNS:localhost -keyout %s -out %s",
+          key, ca);
+    bank_free(bank);
+    bank = bank_new_tls("s3cret", 3600000 * MS, contents(key), contents(ca));
+    snprintf(url, sizeof url, "%s", bank_url(bank));
+    call_one(&charge, "tok_ok");
+    expect(&charge_unknown, "SSL peer certificate or SSH remote key was not OK");
+    payment_http.ca_file = ca;
+    snprintf(url, sizeof url, "https://127.0.0.1%s", strrchr(bank_url(bank), ':'));
+    call_one(&charge, "tok_ok");
+    expect(&charge_unknown, "SSL peer certificate or SSH remote key was not OK");
+    ck_assert_int_eq(bank_counts(bank).requests, 0);
+    snprintf(url, sizeof url, "%s", bank_url(bank));
+    call_one(&charge, "tok_ok");
+    expect(&charge_succeeded, NULL);
+    ck_assert_int_eq(moved(), 700);
+    shell("rm -r %s", folder);
 }
 END_TEST
 
@@ -324,6 +365,7 @@ Suite *provider_suite(void)
     tcase_add_test(t, old_calls_are_not_made);
     tcase_add_test(t, time_outs);
     tcase_add_test(t, nobody_there);
+    tcase_add_test(t, certificates);
     tcase_add_test(t, breaker);
     tcase_add_test(t, slow_calls_hold_up_nobody);
     tcase_add_test(t, calls_in_flight_are_limited);
