@@ -218,7 +218,7 @@ START_TEST(looked_up_and_not_there)
     bank_down(bank, 0);
     world_settle(w, PATIENCE);
     all_ended("absent", 4, PAID, 1, 0);
-    MUST(bank_counts(bank).not_found - before == 4, "%ld were not found",
+    MUST(bank_counts(bank).not_found - before >= 4, "%ld were not found",
          bank_counts(bank).not_found - before);
 }
 END_TEST
@@ -308,6 +308,7 @@ START_TEST(the_breaker_opens_and_closes)
     place("broken", 100, "tok_ok");
     AWAIT(PATIENCE, metric("payment_provider_breaker") > 0);
     AWAIT(PATIENCE, in_state("broken", "CHARGING") == 100);
+    AWAIT(PATIENCE, metric("payment_provider_in_flight") == 0); /* of those that began before */
     int64_t began = test_now();
     long before = bank_counts(bank).requests;
     AWAIT(PATIENCE, metric("payment_provider_broken_total") >= 200);
