@@ -68,10 +68,14 @@ static void restart(int service, const char *one, const char *two)
     AWAIT(20, world_is_ready(m));
 }
 
+/* name may be a text(), which does not live for so many orders. */
 static void place(const char *name, int n, const char *token)
 {
+    char first[64];
+
+    snprintf(first, sizeof first, "%s", name);
     for (int i = 0; i < n; i++)
-        world_place(w, text("%s-%d", name, i), "fish 1 700", token);
+        world_place(w, text("%s-%d", first, i), "fish 1 700", token);
     kafka_flush(10);
 }
 
@@ -121,8 +125,11 @@ static void ended(const char *order, const char *state, int charges, int refunds
 
 static void all_ended(const char *name, int n, const char *state, int charges, int refunds)
 {
+    char first[64];
+
+    snprintf(first, sizeof first, "%s", name);
     for (int i = 0; i < n; i++)
-        ended(text("%s-%d", name, i), state, charges, refunds);
+        ended(text("%s-%d", first, i), state, charges, refunds);
 }
 
 #define PAID     "PAID HELD COMPLETED"
