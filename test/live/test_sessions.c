@@ -100,7 +100,7 @@ START_TEST(commit_can_fail)
         lost[s] = proc_count(world_member(w, s, 0)->proc, "lane lost");
     for (int i = 0; i < ORDERS; i += ORDERS / 10) { /* at least so many batches */
         world_load(w, "commit", i, i + ORDERS / 10);
-        kafka_flush(5);
+        kafka_flush(PATIENCE);
         AWAIT(PATIENCE, ended("commit") == i + ORDERS / 10);
     }
     all_well("commit");
@@ -200,7 +200,7 @@ START_TEST(a_lane_taken_from_under_its_owner_comes_back)
         db_run(taker, "begin; update %s_svc.lane set term = term + 1 where lane %% 4 = %d",
                service_names[s], k % 4);
         world_load(w, "term", ORDERS * k / TIMES, ORDERS * (k + 1) / TIMES);
-        kafka_flush(5);
+        kafka_flush(PATIENCE);
         AWAIT(PATIENCE, is_blocked(s, 0));
         db_run(taker, "commit");
     }
