@@ -12,7 +12,7 @@ int main(int argc, char **argv)
         .requests = "order.requests", .accepts = all_requests, .creates = &place_order,
         .events = order_reads,
         .states = order_states, .rules = order_rules, .emits = order_emits,
-        .orders = &order_table, .due = order_due, .migrations = migrations,
+        .orders = &order_table, .log = &refusal_table, .due = order_due, .migrations = migrations,
         .routes = order_routes, .http_port = 8081,
         .settings = order_settings,
     });

@@ -26,9 +26,10 @@ static struct sale *become(struct saga_step *step, enum state state, const char 
 static void reject(struct saga_step *step, const char *reason)
 {
     const struct sale *sale = step->row;
+    const char *status = order_states[sale->row.state];
 
-    saga_emit(step, &request_rejected,
-              &(struct rejection){step->input->type, reason, order_states[sale->row.state]});
+    saga_log(step, &(struct refusal){sale->row.lane, step->now, step->id, reason, status});
+    saga_emit(step, &request_rejected, &(struct rejection){step->input->type, reason, status});
 }
 
 /* ---- Requests ---- */

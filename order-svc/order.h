@@ -28,6 +28,12 @@ struct sale {
     struct history history;
 };
 
+/* A request that was rejected, for those who wait for what becomes of it (order_wait.c). */
+struct refusal {
+    int64_t lane, at;
+    const char *request_id, *reason, *status;
+};
+
 /* order.c */
 extern const char *const order_states[];
 extern const struct saga_rule order_rules[];
@@ -37,7 +43,7 @@ extern const struct saga_setting order_settings[];
 extern int64_t order_pay_timeout; /* SAGA_PAY_TIMEOUT, microseconds */
 
 /* order_store.c */
-extern const struct saga_table order_table;
+extern const struct saga_table order_table, refusal_table;
 extern const char order_due[];
 
 /* order_http.c */

@@ -1,4 +1,4 @@
-/* The table orders: its columns and its SQL. */
+/* The tables orders and refusal: their columns and their SQL. */
 #include "order.h"
 
 #define F(member) SAGA_AT(struct T, member)
@@ -66,6 +66,29 @@ const struct saga_table order_table = {
     "               unnest($7::text[]) reason, unnest($8::text[]) tracking,"
     "               unnest($9::json[]) history) n"
     " where o.order_id = n.order_id",
+};
+
+#define T refusal
+static const struct saga_field refusal_columns[] = {
+    {F(lane), SAGA_INT, 0, INT32_MAX},
+    {F(at), SAGA_TIME},
+    {F(request_id), SAGA_TEXT, 1, 512},
+    {F(reason), SAGA_TEXT, 1, 256},
+    {F(status), SAGA_ID},
+    {0}};
+#undef T
+
+/* Who waits looks many times a second, so a minute is enough: the next refusal of the lane removes what
+ * is older. A lane has one writer, which therefore waits for nobody here. */
+const struct saga_table refusal_table = {
+    sizeof(struct refusal), refusal_columns,
+
+    .insert =
+    "with old as (delete from refusal"
+    "              where lane = any($1::bigint[]) and at < now() - interval '1 min')"
+    " insert into refusal (lane, at, request_id, reason, status)"
+    " select unnest($1::bigint[]), unnest($2::timestamptz[]), unnest($3::text[]),"
+    "        unnest($4::text[]), unnest($5::text[])",
 };
 
 /* Table due says where to look, the order's row decides. */

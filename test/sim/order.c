@@ -16,6 +16,7 @@ static const struct saga_service service = {
     .rules = order_rules,
     .emits = order_emits,
     .orders = &order_table,
+    .log = &refusal_table,
 };
 
 struct order_view order_view(const void *row)

@@ -507,7 +507,7 @@ void sim_commit(struct sim_world *w, int service)
         check_note(w, s, &s->note[i]);
     }
     s->note_n = 0;
-    for (int i = 0; i < b->log_n; i++)
+    for (int i = 0; i < b->log_n && b->service->shared; i++)
         check_movement(w, b->log[i]);
     for (int i = 0; i < b->call_n; i++) {
         ROOM_FOR(w->pending, w->pending_n, w->pending_cap);

@@ -21,7 +21,8 @@ static const struct saga_service service = {.name = "order",
                                             .states = order_states,
                                             .rules = order_rules,
                                             .emits = order_emits,
-                                            .orders = &order_table};
+                                            .orders = &order_table,
+                                            .log = &refusal_table};
 
 /* ---- A batch of one order, whose row is given ---- */
 
@@ -255,6 +256,12 @@ static void expect_rejection(const struct row *r, const struct sale *was, const 
     snprintf(data, sizeof data, "{\"request\":\"%s\",\"reason\":\"%s\",\"status\":\"%s\"}",
              r->input->type, reason, order_states[was->row.state]);
     expect_event(0, "RequestRejected", PLACE, data);
+    const struct refusal *refusal = batch.log_n == 1 ? batch.log[0] : NULL;
+    ck_assert_ptr_nonnull(refusal);
+    ck_assert(refusal->lane == 7 && refusal->at == NOW_US);
+    ck_assert_str_eq(refusal->request_id, PLACE);
+    ck_assert_str_eq(refusal->reason, reason);
+    ck_assert_str_eq(refusal->status, order_states[was->row.state]);
 }
 
 static void expect_action(const struct row *r, const struct sale *was, const char *cell,
