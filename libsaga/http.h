@@ -33,6 +33,8 @@ const char *saga_header(const struct saga_request *req, const char *name); /* NU
 const char *saga_body(const struct saga_request *req, size_t *n);
 struct saga_pg *saga_http_pg(struct saga_request *req); /* of the worker; connected on demand */
 struct saga_arena *saga_http_arena(struct saga_request *req);
+/* A session like a worker's, for a thread of the service that answers later. */
+struct saga_pg *saga_http_session(void);
 
 /* Exactly one of these per request, before the handler returns; or the handler says saga_later(),
  * gives req to somebody and touches it no more: who has it answers, from any thread, and gives it back

@@ -25,6 +25,8 @@ static struct {
     pthread_t thread[WORKERS + 1];
     bool stop;
     saga_cell_t *waiting;
+    const char *database; /* and whose: */
+    const struct saga_service *service;
 } work = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static struct line *line_of(enum saga_where where)
@@ -87,14 +89,14 @@ bool saga_work_give(struct saga_request *req)
     return room;
 }
 
-static struct saga_pg *session(const struct saga_conf *conf, const struct saga_service *service)
+struct saga_pg *saga_http_session(void)
 {
     char name[160], schema[80];
 
     snprintf(name, sizeof name, "%s-svc",
-             service->name); /* the engine's, so that a taker may end it */
-    snprintf(schema, sizeof schema, "%s_svc", service->name);
-    struct saga_pg *made = saga_pg_new(conf->database, name, schema);
+             work.service->name); /* the engine's, so that a taker may end it */
+    snprintf(schema, sizeof schema, "%s_svc", work.service->name);
+    struct saga_pg *made = saga_pg_new(work.database, name, schema);
     saga_pg_session(made, "set statement_timeout = '5s'");
     return made;
 }
@@ -102,6 +104,8 @@ static struct saga_pg *session(const struct saga_conf *conf, const struct saga_s
 void saga_work_start(const struct saga_conf *conf, const struct saga_service *service)
 {
     work.stop = false;
+    work.database = conf->database;
+    work.service = service;
     work.waiting = saga_metric("saga_http_waiting", "", "HTTP requests that wait for a worker");
     for (int l = 0; l < 2; l++) {
         work.line[l] = (struct line){.max = l ? SEARCHES_MAX : WAITING_MAX};
@@ -109,7 +113,7 @@ void saga_work_start(const struct saga_conf *conf, const struct saga_service *se
         pthread_cond_init(&work.line[l].filled, NULL);
     }
     for (int i = 0; i <= WORKERS; i++) {
-        work.pg[i] = session(conf, service);
+        work.pg[i] = saga_http_session();
         if (pthread_create(&work.thread[i], NULL, run, (void *)(intptr_t)i) != 0)
             _exit(70); /* out of threads at start */
     }

@@ -15,6 +15,7 @@
 #include "engine.h"
 #include "failpoint.h"
 #include "log.h"
+#include "post.h"
 #include "schema.h"
 
 enum { OK = 0, BAD_SETTING = 78 /* EX_CONFIG */, BROKEN = 70 /* EX_SOFTWARE */ };
@@ -229,6 +230,7 @@ int saga_main(int argc, char **argv, const struct saga_service *service)
     handle_signals(&engine);
     saga_view_turned();
     saga_view_waits("starting");
+    saga_post_init(&conf);
     if (saga_http_start(&conf, service, &saga_engine_view, &port, &err) < 0) {
         saga_log_text(SAGA_ERROR, "HTTP", err.text);
         return BAD_SETTING;
