@@ -2,12 +2,15 @@
 #include "order.h"
 
 #include "field.h"
+#include "post.h"
 
 int64_t order_pay_timeout = INT64_C(900000000);
 
 const struct saga_setting order_settings[] = {
     {"SAGA_PAY_TIMEOUT", "900s", "an order that is not paid by then is cancelled",
      &order_pay_timeout, 1000, INT64_C(365) * 86400 * 1000000},
+    {"SAGA_POST_TIMEOUT", "5s", "HTTP: what Kafka has not acknowledged by then is answered 504",
+     &saga_post_timeout, 10000, INT64_C(60) * 1000000},
     {0}};
 
 /* Every change of state goes through here: the history has it, and the deadline ends with CREATED.

@@ -1,8 +1,8 @@
-/* What people ask of orders over HTTP: one with its history, or a page of them. Reads the database
- * as it is now, on the HTTP thread. */
-#include "http.h"
-#include "order.h"
+/* Orders over HTTP: one with its history, or a page of them, as the database has them now; how answers
+ * look; and the table of routes. */
+#include "order_http.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -10,15 +10,29 @@
 
 enum { LIMIT = 50, LIMIT_MAX = 500, LOOKED_AT_MAX = 5000 };
 
-/* clang-format off */
-#define COLUMNS                                                                                    \
-    "o.order_id, o.lane, o.state, o.customer_id, o.currency, o.amount, o.payment_mode,"            \
-    " o.requested, o.lines, o.reason, o.tracking, o.created_at, o.due, o.history"
-enum column { ID, LANE, STATE, CUSTOMER, CURRENCY, AMOUNT, MODE, REQUESTED, LINES, REASON, TRACKING,
-              CREATED_AT, DUE, HISTORY, LAST, SEEN };
+enum column {
+    ID,
+    LANE,
+    STATE,
+    CUSTOMER,
+    CURRENCY,
+    AMOUNT,
+    MODE,
+    REQUESTED,
+    LINES,
+    REASON,
+    TRACKING,
+    CREATED_AT,
+    DUE,
+    HISTORY,
+    LAST,
+    SEEN
+};
+_Static_assert((int)LAST == ORDER_COLUMNS_N, "the columns of ORDER_COLUMNS");
 
+/* clang-format off */
 static const char one[] =
-    "select " COLUMNS
+    "select " ORDER_COLUMNS
     "  from orders o"
     " where order_id = $1";
 
@@ -31,13 +45,13 @@ static const char page[] =
     "     found as materialized"
     "     (select order_id from seen where $2::text is null or state = $2"
     "       order by order_id limit $3)"
-    " select " COLUMNS ", looked.last, looked.n"
+    " select " ORDER_COLUMNS ", looked.last, looked.n"
     "   from (select max(order_id) as last, count(*) as n from seen) looked"
     "   left join (found join orders o using (order_id)) on true"
     "  order by o.order_id";
 /* clang-format on */
 
-static json_t *time_of(const struct saga_rows *rows, int i, enum column c)
+static json_t *time_of(const struct saga_rows *rows, int i, int c)
 {
     struct saga_buf b = {0};
 
@@ -49,23 +63,86 @@ static json_t *time_of(const struct saga_rows *rows, int i, enum column c)
     return time;
 }
 
-static json_t *json_of(const struct saga_rows *rows, int i, enum column c)
+static json_t *json_of(const struct saga_rows *rows, int i, int c)
 {
     return json_loads(saga_rows_text(rows, i, c), 0, NULL);
 }
 
 /* The token stays with us: it is the customer's means of payment. */
-static json_t *order_of(const struct saga_rows *rows, int i)
+json_t *order_json(const struct saga_rows *rows, int i, int at)
 {
+    if (saga_rows_null(rows, i, at + ID))
+        return NULL;
     return json_pack(
         "{s:s, s:s, s:s, s:s, s:I, s:o, s:{s:s, s:b}, s:s*, s:s*, s:o, s:o*, s:I, s:o}", "order_id",
-        saga_rows_text(rows, i, ID), "status", saga_rows_text(rows, i, STATE), "customer_id",
-        saga_rows_text(rows, i, CUSTOMER), "currency", saga_rows_text(rows, i, CURRENCY), "amount",
-        (json_int_t)saga_rows_int(rows, i, AMOUNT), "lines", json_of(rows, i, LINES), "payment",
-        "mode", saga_rows_text(rows, i, MODE), "requested", (int)saga_rows_bool(rows, i, REQUESTED),
-        "reason", saga_rows_text(rows, i, REASON), "tracking", saga_rows_text(rows, i, TRACKING),
-        "created_at", time_of(rows, i, CREATED_AT), "deadline", time_of(rows, i, DUE), "lane",
-        (json_int_t)saga_rows_int(rows, i, LANE), "history", json_of(rows, i, HISTORY));
+        saga_rows_text(rows, i, at + ID), "status", saga_rows_text(rows, i, at + STATE),
+        "customer_id", saga_rows_text(rows, i, at + CUSTOMER), "currency",
+        saga_rows_text(rows, i, at + CURRENCY), "amount",
+        (json_int_t)saga_rows_int(rows, i, at + AMOUNT), "lines", json_of(rows, i, at + LINES),
+        "payment", "mode", saga_rows_text(rows, i, at + MODE), "requested",
+        (int)saga_rows_bool(rows, i, at + REQUESTED), "reason",
+        saga_rows_text(rows, i, at + REASON), "tracking", saga_rows_text(rows, i, at + TRACKING),
+        "created_at", time_of(rows, i, at + CREATED_AT), "deadline", time_of(rows, i, at + DUE),
+        "lane", (json_int_t)saga_rows_int(rows, i, at + LANE), "history",
+        json_of(rows, i, at + HISTORY));
+}
+
+void order_reply_unknown(struct saga_request *req, const char *order_id)
+{
+    saga_reply_problem(req, 404, "Unknown order",
+                       "no order %.64s; a request sent a moment ago may still be on its way",
+                       order_id);
+}
+
+void order_reply_rejected(struct saga_request *req, const char *request, const char *order_id,
+                          const char *reason, const char *status, bool by_key)
+{
+    if (strcmp(reason, "unknown_order") == 0)
+        saga_reply_problem(req, 404, "Unknown order", "%s of %.64s is rejected: unknown_order",
+                           request, order_id);
+    else if (by_key && strcmp(reason, "order_exists") == 0)
+        saga_reply_problem(req, 422, "Idempotency-Key in use",
+                           "%s of %.64s is rejected: order_exists; this Idempotency-Key has placed "
+                           "an order with other content",
+                           request, order_id);
+    else
+        saga_reply_problem(req, 409, "Request rejected",
+                           "%s of %.64s is rejected: %s; its status is %s", request, order_id,
+                           reason, status);
+}
+
+void order_reply_accepted(struct saga_request *req, const struct order_wait *w, const char *status)
+{
+    char location[96];
+
+    snprintf(location, sizeof location, "/api/v1/orders/%.64s", w->order_id);
+    saga_reply_header(req, "Location", location);
+    saga_reply(req, 202,
+               json_pack("{s:s, s:s*, s:s*}", "order_id", w->order_id, "request_id", w->request_id,
+                         "status", status));
+}
+
+/* ---- One ---- */
+
+/* CREATED and CANCELLING are on their way to something else. */
+static bool is_moving(const struct saga_rows *rows)
+{
+    const char *state = saga_rows_n(rows) ? saga_rows_text(rows, 0, STATE) : NULL;
+
+    return !state || strcmp(state, order_states[CREATED]) == 0 ||
+           strcmp(state, order_states[CANCELLING]) == 0;
+}
+
+static bool waits(struct saga_request *req, const char *id)
+{
+    struct order_wait *w = saga_arena_zero(saga_http_arena(req), sizeof *w);
+
+    *w = (struct order_wait){.req = req,
+                             .order_id = id,
+                             .lane = -1,
+                             .offset = -1,
+                             .seconds = order_prefers_wait(saga_header(req, "Prefer"))};
+    return w->seconds > 0 && order_wait(w);
 }
 
 static void show(struct saga_request *req)
@@ -78,14 +155,17 @@ static void show(struct saga_request *req)
     saga_param_text(&p, id);
     if (saga_pg_query(saga_http_pg(req), one, &p, &rows, &err) < 0)
         saga_reply_error(req, &err);
+    else if (is_moving(rows) && waits(req, id))
+        ;
     else if (saga_rows_n(rows) == 0)
-        saga_reply_problem(req, 404, "Unknown order",
-                           "no order %s; a request sent a moment ago may still be on its way", id);
+        order_reply_unknown(req, id);
     else
-        saga_reply(req, 200, order_of(rows, 0));
+        saga_reply(req, 200, order_json(rows, 0, 0));
     saga_rows_free(rows);
     saga_params_free(&p);
 }
+
+/* ---- A page ---- */
 
 static bool is_status(const char *status)
 {
@@ -113,7 +193,7 @@ static json_t *page_of(const struct saga_rows *rows, int64_t limit, int64_t wind
     int n = saga_rows_null(rows, 0, ID) ? 0 : saga_rows_n(rows);
 
     for (int i = 0; i < n; i++)
-        json_array_append_new(orders, order_of(rows, i));
+        json_array_append_new(orders, order_json(rows, i, 0));
     const char *next = n == limit                               ? saga_rows_text(rows, n - 1, ID)
                        : saga_rows_int(rows, 0, SEEN) == window ? saga_rows_text(rows, 0, LAST)
                                                                 : NULL;
@@ -147,6 +227,12 @@ static void list(struct saga_request *req)
     saga_params_free(&p);
 }
 
-static const struct saga_route routes[] = {
-    {"GET", "/api/v1/orders/{id}", show}, {"GET", "/api/v1/orders", list}, {0}};
+static const struct saga_route routes[] = {{"GET", "/api/v1/orders/{id}", show},
+                                           {"GET", "/api/v1/orders", list},
+                                           {"POST", "/api/v1/orders", order_place},
+                                           {"POST", "/api/v1/orders/{id}/pay", order_pay},
+                                           {"POST", "/api/v1/orders/{id}/cancel", order_cancel},
+                                           {"POST", "/api/v1/orders/{id}/ship", order_ship},
+                                           {"POST", "/api/v1/orders/{id}/complete", order_complete},
+                                           {0}};
 const struct saga_route *const order_routes = routes;
