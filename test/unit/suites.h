@@ -17,6 +17,7 @@
     X(json)       \
     X(inventory)  \
     X(order)      \
+    X(ask)        \
     X(payment)    \
     X(calls)      \
     X(wire)       \
