@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/eventfd.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -52,6 +53,17 @@ static void handle_signals(struct saga_engine *e)
     sigaction(SIGINT, &stop, NULL);
     sigaction(SIGALRM, &hang, NULL);
     signal(SIGPIPE, SIG_IGN);
+}
+
+/* A connection is a file, and there may be more of them than the 1,024 that a shell gives. */
+static void allow_files(void)
+{
+    struct rlimit files;
+
+    if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+        files.rlim_cur = files.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &files);
+    }
 }
 
 /* A server or topic that is not there: one line per 5 s, and again. -> false: we are to stop */
@@ -228,6 +240,7 @@ int saga_main(int argc, char **argv, const struct saga_service *service)
     engine.conf = &conf;
     engine.wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     handle_signals(&engine);
+    allow_files();
     saga_view_turned();
     saga_view_waits("starting");
     saga_post_init(&conf);

@@ -249,6 +249,8 @@ bool order_wait(struct order_wait *w)
         snprintf(applied, sizeof applied, "wait=%d", w->seconds);
         saga_reply_header(w->req, "Preference-Applied", applied);
         saga_later(w->req);
+        w->row = -1; /* it may come while the others are looked for */
+        w->over = false;
         w->next = here.first;
         here.first = w;
         saga_gauge(here.waiting, ++here.n);
