@@ -21,6 +21,7 @@
     X(provider)   \
     X(provider_http) \
     X(stock)      \
+    X(orders_http) \
     X(outbox)     \
     X(paths)      \
     X(producers)  \
