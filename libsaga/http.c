@@ -33,7 +33,7 @@ enum {
     BODY_MAX = 64 * 1024,
     BODY_DRAIN = 1024 * 1024, /* a larger one is not even read to its end: the connection is cut */
     HEADERS_MAX = 32 * 1024,  /* libmicrohttpd's memory per connection */
-    CONNECTIONS = 5000, /* most of them may be held (saga_later) */
+    CONNECTIONS = 5000,       /* most of them may be held (saga_later) */
     IDLE_S = 30,
     DRAIN_S = 2,
     TURN_MS = 1000, /* the loop turns at least so often */
