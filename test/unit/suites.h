@@ -11,6 +11,7 @@
     X(batch)      \
     X(lane)       \
     X(bus)        \
+    X(post)       \
     X(request)    \
     X(event)      \
     X(field)      \
