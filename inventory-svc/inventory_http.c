@@ -1,5 +1,5 @@
 /* What people ask of the stock over HTTP: an SKU, a page of them, its movements; and what came in.
- * Runs on the HTTP thread.
+ * Runs on HTTP's workers; one SKU is read through a cache (stock_cache.h).
  *
  * POST writes the same rows as the lanes do, in a transaction of its own that locks one row of
  * stock and nothing else after it: it waits for a batch that holds the row, and cannot wait in a
@@ -16,6 +16,7 @@
 #include "failpoint.h"
 #include "field.h"
 #include "json.h"
+#include "stock_cache.h"
 
 enum { LIMIT = 100, LIMIT_MAX = 1000, HEADER_MAX = 255 };
 
@@ -93,6 +94,11 @@ static json_t *stock_of(const struct saga_rows *rows, int i)
     return stock;
 }
 
+static void unknown(struct saga_request *req, const char *sku)
+{
+    saga_reply_problem(req, 404, "Unknown SKU", "no SKU %.64s is in the inventory", sku);
+}
+
 /* Runs sql and answers with what make() makes of the rows; none is 404 where sku is given. */
 static void answer(struct saga_request *req, const char *sql, const struct saga_params *p,
                    const char *sku, int status,
@@ -104,7 +110,7 @@ static void answer(struct saga_request *req, const char *sql, const struct saga_
     if (saga_pg_query(saga_http_pg(req), sql, p, &rows, &err) < 0)
         saga_reply_error(req, &err);
     else if (sku && saga_rows_n(rows) == 0)
-        saga_reply_problem(req, 404, "Unknown SKU", "no SKU %.64s is in the inventory", sku);
+        unknown(req, sku);
     else
         saga_reply(req, status, make(req, rows));
     saga_rows_free(rows);
@@ -129,9 +135,59 @@ static void show_with(struct saga_request *req, const char *sku, int status)
     saga_params_free(&p);
 }
 
+/* ---- One SKU, through the cache ---- */
+
+static int read_one(struct saga_request *req, const char *sku, struct stock_answer *to)
+{
+    struct saga_params p = {0};
+    struct saga_rows *rows = NULL;
+    struct saga_err err = {0};
+
+    saga_param_text(&p, sku);
+    int rc = saga_pg_query(saga_http_pg(req), one, &p, &rows, &err);
+    if (rc < 0) {
+        saga_reply_error(req, &err);
+    } else if (saga_rows_n(rows)) {
+        json_t *stock = stock_of(rows, 0);
+        char *text = json_dumps(stock, JSON_COMPACT);
+        to->version = saga_rows_int(rows, 0, VERSION);
+        to->n = strlen(text);
+        to->body = saga_arena_text(saga_http_arena(req), text, to->n);
+        free(text);
+        json_decref(stock);
+    }
+    saga_rows_free(rows);
+    saga_params_free(&p);
+    return rc;
+}
+
+static void answer_one(struct saga_request *req, const char *sku, const struct stock_answer *stock)
+{
+    char tag[32];
+    const char *seen = saga_header(req, "If-None-Match");
+
+    if (!stock->body) {
+        unknown(req, sku);
+        return;
+    }
+    snprintf(tag, sizeof tag, "\"%" PRId64 "\"", stock->version);
+    saga_reply_header(req, "ETag", tag);
+    if (seen && (strcmp(seen, tag) == 0 || strcmp(seen, "*") == 0))
+        saga_reply_text(req, 304, NULL, "", 0);
+    else
+        saga_reply_text(req, 200, "application/json", stock->body, stock->n);
+}
+
+/* On the HTTP thread. */
 static void show(struct saga_request *req)
 {
-    show_with(req, saga_path(req, "sku"), 200);
+    static const struct stock_reader reader = {read_one, answer_one};
+    const char *sku = saga_path(req, "sku");
+
+    if (saga_name_ok(sku, strlen(sku)))
+        stock_cache_get(req, sku, &reader);
+    else
+        unknown(req, sku);
 }
 
 /* -> false: it is not one, and the request is answered. */
@@ -281,6 +337,14 @@ static int write(struct saga_pg *pg, const struct wish *w, const struct found *f
     return rc;
 }
 
+/* A new one is known before anybody can see it, to all who say what there is not. */
+static int announce(struct saga_pg *pg, const struct wish *w, struct saga_err *err)
+{
+    int rc = saga_pg_query(pg, stock_cache_creating_lock, NULL, NULL, err);
+
+    return rc < 0 ? rc : stock_cache_creating(w->sku, err);
+}
+
 /* A repeat is known before If-Match is looked at: its own first run has moved the version. */
 static int decide(struct saga_pg *pg, const struct wish *w, struct found *found,
                   struct saga_err *err)
@@ -294,6 +358,8 @@ static int decide(struct saga_pg *pg, const struct wish *w, struct found *found,
     if (w->version != NONE_ASKED &&
         (!found->exists || (w->version != ANY && w->version != found->version)))
         return STALE;
+    if (!found->exists && (rc = announce(pg, w, err)) < 0)
+        return rc;
     return write(pg, w, found, err);
 }
 
@@ -305,15 +371,20 @@ static int apply(struct saga_pg *pg, const struct wish *w, struct found *found,
     do {
         rc = decide(pg, w, found, err);
         bool good = rc == DONE || rc == CREATED;
+        struct stock_change *change = NULL;
         struct saga_err later = {0};
+        if (good && !found->repeated)
+            change = stock_cache_storing(&w->sku, &(int64_t){found->version + 1}, 1);
         if (good)
             SAGA_FAILPOINT(stock_written);
         /* A lost connection has rolled back already. */
         end = saga_pg_connected(pg)
                   ? saga_pg_query(pg, good ? commit : rollback, NULL, NULL, good ? err : &later)
                   : 0;
+        if (good)
+            SAGA_FAILPOINT(stock_committed);
+        stock_cache_stored(change, end == 0);
     } while (rc == AGAIN && end == 0);
-    SAGA_FAILPOINT(stock_committed);
     return end < 0 ? end : rc;
 }
 
@@ -379,7 +450,7 @@ static void receive(struct saga_request *req)
 }
 
 static const struct saga_route routes[] = {
-    {"GET", "/api/v1/inventory/{sku}", show},
+    {"GET", "/api/v1/inventory/{sku}", show, SAGA_AT_ONCE},
     {"GET", "/api/v1/inventory", list},
     {"POST", "/api/v1/inventory", receive},
     {"GET", "/api/v1/inventory/{sku}/movements", list_movements},

@@ -1,6 +1,7 @@
 /* inventory-svc: reserves stock for orders, gives it back, and sees it leave. */
 #include "inventory.h"
 #include "sql.h"
+#include "stock_cache.h"
 
 /* clang-format off */
 int main(int argc, char **argv)
@@ -12,6 +13,8 @@ int main(int argc, char **argv)
         .states = inventory_states, .rules = inventory_rules, .emits = inventory_emits,
         .orders = &reservation_table, .shared = &stock_table, .log = &movement_table,
         .names = inventory_names, .migrations = migrations,
-        .routes = inventory_routes, .http_port = 8082,
+        .start = stock_cache_start, .stop = stock_cache_stop, .degraded = stock_cache_degraded,
+        .storing = stock_cache_batch_storing, .stored = stock_cache_batch_stored,
+        .routes = inventory_routes, .settings = stock_cache_settings, .http_port = 8082,
     });
 }

@@ -57,6 +57,7 @@
     /* HTTP */                                                                          \
     X(stock_written)       /* a POST of stock, before its COMMIT */                     \
     X(stock_committed)     /* and before its answer */                                  \
+    X(stock_read)          /* for a cache, which does not have it yet */                \
     /* housekeeping */                                                                  \
     X(offsets_committing)                                                               \
     X(offsets_committed)                                                                \

@@ -111,6 +111,8 @@ static void readyz(struct saga_request *req)
                               : "no lane is assigned to this process");
     else if (halted)
         saga_buf_printf(&out, ", but %d of %d lanes are stopped: see /readyz?verbose", halted, n);
+    if (ready && service->degraded && (waits = service->degraded(text, sizeof text)))
+        saga_buf_printf(&out, ", degraded: %s", waits);
     saga_buf_str(&out, "\n");
     reply_buffer(req, ready ? 200 : 503, text_plain, &out);
 }

@@ -42,16 +42,18 @@ enum {
 static const struct saga_route *own;
 static struct MHD_Daemon *server;
 static struct saga_histogram *seconds;
+static const struct saga_guest *guest;
+static _Thread_local bool at_front; /* this is the HTTP thread */
 
 /* The HTTP thread. */
 static struct {
     pthread_t thread;
-    int epoll, wake;
+    int epoll, wake, watched; /* the guest's, -1: none */
     atomic_bool stop;
     int requests; /* that have begun and not ended */
     pthread_mutex_t lock;
     struct saga_request *answered; /* by others */
-} front = {.lock = PTHREAD_MUTEX_INITIALIZER};
+} front = {.watched = -1, .lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* ---- Routes ---- */
 
@@ -224,26 +226,34 @@ void saga_later(struct saga_request *req)
 bool saga_http_run(struct saga_request *req)
 {
     later = false;
-    req->route->handle(req);
+    req->handle(req);
     if (later)
         return false;
     assert(req->replied);
     return true;
 }
 
-void saga_answered(struct saga_request *req)
+void saga_http_wake(void)
 {
     static const uint64_t one = 1;
+    ssize_t n = write(front.wake, &one, sizeof one);
+    (void)n;
+}
+
+void saga_answered(struct saga_request *req)
+{
     assert(req->replied);
+    if (at_front && req->suspended) {
+        MHD_resume_connection(req->connection);
+        return;
+    }
     pthread_mutex_lock(&front.lock);
     bool first = !front.answered;
     req->next = front.answered;
     front.answered = req;
     pthread_mutex_unlock(&front.lock);
-    if (!first)
-        return;
-    ssize_t n = write(front.wake, &one, sizeof one);
-    (void)n;
+    if (first)
+        saga_http_wake();
 }
 
 static void busy(struct saga_request *req)
@@ -252,11 +262,32 @@ static void busy(struct saga_request *req)
     saga_reply_problem(req, 503, "Service Unavailable", "too many requests wait here");
 }
 
+bool saga_pass(struct saga_request *req, void (*handle)(struct saga_request *req))
+{
+    req->handle = handle;
+    if (saga_work_give(req))
+        return true;
+    busy(req);
+    saga_answered(req);
+    return false;
+}
+
+void saga_keep(struct saga_request *req, void *kept)
+{
+    req->kept = kept;
+}
+
+void *saga_kept(const struct saga_request *req)
+{
+    return req->kept;
+}
+
 /* The whole request is here. */
 static enum MHD_Result dispatch(struct saga_request *req)
 {
     bool answered = true;
     if (acceptable(req)) {
+        req->handle = req->route->handle;
         if (req->route->where == SAGA_AT_ONCE)
             answered = saga_http_run(req);
         else if (saga_work_give(req))
@@ -267,6 +298,7 @@ static enum MHD_Result dispatch(struct saga_request *req)
     if (answered)
         return send_answer(req);
     MHD_suspend_connection(req->connection);
+    req->suspended = true;
     return MHD_YES;
 }
 
@@ -387,26 +419,34 @@ static int64_t now_ms(void)
     return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
 }
 
-/* One round of epoll: what others have answered, then libmicrohttpd. */
-static void turn(void)
+/* One round of epoll: what others have answered, then libmicrohttpd. -> ms to wait in the next one */
+static int turn(int wait)
 {
-    struct epoll_event event;
+    struct epoll_event event[3]; /* wake, libmicrohttpd, the guest */
     MHD_UNSIGNED_LONG_LONG ms;
-    bool due = MHD_get_timeout(server, &ms) == MHD_YES && ms < TURN_MS;
-    epoll_wait(front.epoll, &event, 1, due ? (int)ms : TURN_MS);
+    if (MHD_get_timeout(server, &ms) == MHD_YES && ms < (unsigned)wait)
+        wait = (int)ms;
+    int n = epoll_wait(front.epoll, event, 3, wait);
+    for (int i = 0; i < n; i++)
+        if (event[i].data.fd == front.watched)
+            guest->ready(event[i].events);
     resume_answered();
     MHD_run(server);
+    wait = guest ? guest->turn() : TURN_MS;
+    return wait < TURN_MS ? wait : TURN_MS;
 }
 
 static void *run(void *unused)
 {
     (void)unused;
+    int wait = 0;
+    at_front = true;
     while (!atomic_load(&front.stop))
-        turn();
+        wait = turn(wait);
     int64_t until = now_ms() + DRAIN_S * 1000;
     close(MHD_quiesce_daemon(server));
     while (front.requests && now_ms() < until)
-        turn();
+        wait = turn(wait);
     return NULL;
 }
 
@@ -416,6 +456,21 @@ bool saga_http_stopping(void)
 }
 
 /* ---- Start and stop ---- */
+
+void saga_http_guest(const struct saga_guest *g)
+{
+    guest = g;
+}
+
+void saga_http_watch(int fd, unsigned events)
+{
+    struct epoll_event event = {.events = events, .data.fd = fd};
+    if (fd == front.watched)
+        epoll_ctl(front.epoll, events ? EPOLL_CTL_MOD : EPOLL_CTL_DEL, fd, &event);
+    else if (events)
+        epoll_ctl(front.epoll, EPOLL_CTL_ADD, fd, &event);
+    front.watched = events ? fd : fd == front.watched ? -1 : front.watched;
+}
 
 static void watch(int fd)
 {
@@ -465,12 +520,10 @@ int saga_http_start(const struct saga_conf *conf, const struct saga_service *ser
 
 void saga_http_stop(void)
 {
-    static const uint64_t one = 1;
     if (!server)
         return;
     atomic_store(&front.stop, true);
-    ssize_t n = write(front.wake, &one, sizeof one);
-    (void)n;
+    saga_http_wake();
     pthread_join(front.thread, NULL);
     if (front.requests) /* they still have their connections: all ends with the process */
         return;

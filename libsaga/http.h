@@ -54,6 +54,23 @@ void saga_later(struct saga_request *req);
 void saga_answered(struct saga_request *req); /* Takes req. */
 bool saga_http_stopping(void);
 
+/* On the HTTP thread, of a request that is answered later: a worker runs handle with it, which
+ * answers it or says saga_later() again. Takes req. -> false: too many wait there, it is answered 503 */
+bool saga_pass(struct saga_request *req, void (*handle)(struct saga_request *req));
+void saga_keep(struct saga_request *req, void *kept); /* for who answers it later */
+void *saga_kept(const struct saga_request *req);
+
+/* Somebody else's connection on the HTTP thread: what many requests of one round of its loop ask goes
+ * out together, and no thread changes for it. */
+struct saga_guest {
+    void (*ready)(unsigned events); /* what it watches is: EPOLLIN, EPOLLOUT, EPOLLERR */
+    int (*turn)(
+        void); /* after the requests of each round; -> ms until it wants to be called at most */
+};
+void saga_http_guest(const struct saga_guest *guest); /* before saga_http_start; there is one */
+void saga_http_watch(int fd, unsigned events);        /* instead of what was; 0: fd no more */
+void saga_http_wake(void);                            /* from any thread: a round comes now */
+
 /* ---- What the engine shows ---- */
 
 enum { SAGA_WHY = 640 };

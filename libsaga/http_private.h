@@ -25,8 +25,10 @@ struct saga_request {
     struct saga_arena arena;
     struct saga_buf body;
     bool too_large;
-    struct saga_pg *pg; /* of the worker that has it */
-    bool replied, queued;
+    struct saga_pg *pg;                       /* of the worker that has it */
+    void (*handle)(struct saga_request *req); /* the route's, or what it was passed to */
+    void *kept;
+    bool replied, suspended;
     int status; /* the answer */
     const char *type;
     struct saga_pair header[SAGA_HTTP_HEADERS];
@@ -36,7 +38,7 @@ struct saga_request {
     struct saga_request *next; /* in one of the queues */
 };
 
-/* Runs the route's handler. -> whether it has answered; if not, the request is somebody else's */
+/* Runs its handler. -> whether it has answered; if not, the request is somebody else's */
 bool saga_http_run(struct saga_request *req);
 
 /* ---- Workers ---- */

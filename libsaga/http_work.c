@@ -8,6 +8,7 @@
 
 #include "http_private.h"
 #include "metrics.h"
+#include "presence.h"
 
 enum { WORKERS = 4, WAITING_MAX = 256, SEARCHES_MAX = 16, SEARCH_S = 1 };
 
@@ -97,7 +98,7 @@ struct saga_pg *saga_http_session(void)
              work.service->name); /* the engine's, so that a taker may end it */
     snprintf(schema, sizeof schema, "%s_svc", work.service->name);
     struct saga_pg *made = saga_pg_new(work.database, name, schema);
-    saga_pg_session(made, "set statement_timeout = '5s'");
+    saga_pg_session(made, saga_presence_sql("set statement_timeout = '5s'"));
     return made;
 }
 

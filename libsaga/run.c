@@ -328,6 +328,22 @@ static int decide(struct saga_engine *e, int64_t now, struct saga_err *err)
     return e->presuming && !saga_load_presumed_well(e) ? saga_load_doubt(e, err) : 0;
 }
 
+/* A cache of shared rows is told of them before anybody can see them changed. */
+static void tell(struct saga_engine *e)
+{
+    const struct saga_slots *rows = &e->batch.shared;
+    const void **changed;
+    int n = 0;
+
+    if (!e->service->storing)
+        return;
+    changed = saga_arena_alloc(&e->batch.arena, (size_t)rows->n * sizeof *changed);
+    for (int i = 0; i < rows->n; i++)
+        if (rows->list[i]->changed)
+            changed[n++] = rows->list[i]->row;
+    e->service->storing(changed, n);
+}
+
 /* One transaction over the records [from, to). -> 0, or an error: ROLLBACK is to follow. */
 static int transaction(struct saga_engine *e, int to, struct saga_err *err)
 {
@@ -342,9 +358,13 @@ static int transaction(struct saga_engine *e, int to, struct saga_err *err)
     if ((rc = decide(e, load ? e->loaded_at + e->clock : start + e->clock, err)) < 0)
         return load ? rc : transaction(e, to, err); /* nothing was begun */
     SAGA_FAILPOINT(decided);
-    if ((rc = saga_engine_store(e, !load, err)) < 0)
+    tell(e);
+    if ((rc = saga_engine_store(e, !load, err)) == 0)
+        SAGA_FAILPOINT(committed);
+    if (e->service->stored)
+        e->service->stored();
+    if (rc < 0)
         return rc;
-    SAGA_FAILPOINT(committed);
     done(e, to, start);
     if (e->doubts)
         e->doubts--;

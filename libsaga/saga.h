@@ -150,6 +150,8 @@ struct saga_setting {                /* an environment variable, listed by --hel
 };
 
 struct saga_route; /* http.h */
+struct saga_conf;  /* conf.h */
+struct saga_err;   /* err.h */
 
 struct saga_service {
     const char *
@@ -173,6 +175,16 @@ struct saga_service {
     const char *due;
     /* Outside calls, on a thread of their own: saga_answer() for each. NULL: the service makes none. */
     void (*call)(const struct saga_call *calls, int n);
+    /* For a cache of shared rows, each may be NULL. start: once, when the settings are read, before HTTP;
+     * -> 0, or SAGA_FATAL: a setting is wrong. storing: the shared rows that a batch has changed,
+     * before its COMMIT is sent; stored: it is known what became of it, or nothing ever will be. Both
+     * on the engine's thread, which they must not keep. stop: nothing is written any more. */
+    int (*start)(const struct saga_conf *conf, struct saga_err *err);
+    void (*stop)(void);
+    void (*storing)(const void *const *rows, int n);
+    void (*stored)(void);
+    /* A line of what works worse than it should, for /readyz, or NULL: nothing. Any thread. */
+    const char *(*degraded)(char *text, size_t n);
     const char *const
         *migrations; /* SQL of sql/NNN.sql, in order, up to NULL: sql.h, made by make */
     const struct saga_route *routes;     /* up to {0} */

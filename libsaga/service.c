@@ -17,6 +17,7 @@
 #include "failpoint.h"
 #include "log.h"
 #include "post.h"
+#include "presence.h"
 #include "schema.h"
 
 enum { OK = 0, BAD_SETTING = 78 /* EX_CONFIG */, BROKEN = 70 /* EX_SOFTWARE */ };
@@ -100,7 +101,7 @@ static int open_database(struct saga_engine *e, struct saga_err *err)
     snprintf(name, sizeof name, "%s-svc", e->service->name);
     snprintf(schema, sizeof schema, "%s_svc", e->service->name);
     e->pg = saga_pg_new(e->conf->database, name, schema);
-    saga_pg_session(e->pg, session);
+    saga_pg_session(e->pg, saga_presence_sql(session));
     while ((rc = saga_schema_migrate(e->pg, e->service, schema, err)) < 0 && rc != SAGA_FATAL) {
         if (!wait_for(e, "waiting for the database", &said, err))
             return 0;
@@ -244,6 +245,10 @@ int saga_main(int argc, char **argv, const struct saga_service *service)
     saga_view_turned();
     saga_view_waits("starting");
     saga_post_init(&conf);
+    if (service->start && service->start(&conf, &err) < 0) {
+        fprintf(stderr, "%s-svc: %s\n", service->name, err.text);
+        return BAD_SETTING;
+    }
     if (saga_http_start(&conf, service, &saga_engine_view, &port, &err) < 0) {
         saga_log_text(SAGA_ERROR, "HTTP", err.text);
         return BAD_SETTING;
@@ -254,6 +259,8 @@ int saga_main(int argc, char **argv, const struct saga_service *service)
     alarm(STOP_SECONDS);
     saga_calls_stop();
     saga_http_stop();
+    if (service->stop)
+        service->stop();
     if (engine.bus)
         saga_bus_close(engine.bus, 3000);
     SAGA_FAILPOINT(closed);

@@ -1,0 +1,112 @@
+/* The cache of the stock inside: stock_cache.c (readers, on the HTTP thread), cache_keeper.c (writers,
+ * and whether the cache may be believed), cache_watch.c (what the database is asked for that).
+ *
+ * What bounds how old an answer may be: 1 s, of which 0.8 are used up here.
+ *
+ * A change is told before its COMMIT is sent (an open one) and again when that is done; the keeper, a
+ * thread of its own, sends tombstones for it: "no version below this one". An open one that takes
+ * longer than OPEN_MS is told as it is: a version that is not committed yet keeps old ones out as
+ * well. Nobody waits for the keeper, and nothing depends on it having done so, because each process
+ * that may write holds a lease in Redis (`writers`), which its keeper renews (a beat) only in the same
+ * breath as it tells all that was committed. A lease that has run out means: something may be committed
+ * that was not told. From then on nobody believes the cache, until either the process is back (its next
+ * beat begins a new generation: values of older ones do not count), or the database says that it has
+ * no session any more (presence.h), and then whoever sees that first begins the new generation. So
+ *   - killed between COMMIT and telling: its lease runs out, its sessions are gone, a new generation;
+ *   - cut off from Redis: for as long as it may write, everybody reads from the database;
+ *   - the queue to the keeper overflows, or Redis fails in the middle: a new generation;
+ *   - a process that has never reached Redis: the database knows of it, and that it has no lease;
+ *   - Redis restarted, perhaps with what it had an hour ago: its connections break, and whoever
+ *     connects again begins a new generation. A reader's connection is believed only after a beat that
+ *     was sent later than it was made.
+ * An answer is believed if the last beat was sent at most TRUST_MS ago and found every writer's lease
+ * in force: LEASE_MS + TRUST_MS after a COMMIT that nobody tells of, at the latest, no one uses what
+ * is older.
+ *
+ * A slow reader must not put back what it has read long ago: a value is stored only (one script, so at
+ * one moment) by who holds the SKU's lock, which lives LOCK_MS; in the generation in which it asked;
+ * and not below a version that stands there, be it in a value or in a tombstone, which live longer
+ * than the lock.
+ *
+ * The filter belongs to a generation: a new one has none, until somebody builds it from the database,
+ * after all transactions that had made a SKU before it knew (an advisory lock) are over. A SKU's bits
+ * are set before its COMMIT; where that fails, the COMMIT waits until everybody has stopped to believe
+ * the cache, or has begun a new generation. */
+#ifndef CACHE_PRIVATE_H
+#define CACHE_PRIVATE_H
+
+#include <stdatomic.h>
+
+#include "cache_rules.h"
+#include "metrics.h"
+#include "redis.h"
+#include "stock_cache.h"
+
+enum {
+    BEAT_MS = 100,
+    LEASE_MS = 500,
+    TRUST_MS = 300,
+    OPEN_MS = 200,
+    KEEPER_MS = 200,      /* for an answer to the keeper, which keeps nobody waiting */
+    LOCK_MS = 3000,       /* of who fills a key */
+    TOMBSTONE_MS = 10000, /* longer than the lock */
+    NEGATIVE_MS = 5000,   /* an unknown SKU is remembered */
+    DISTRUSTED_MS =
+        1500,        /* after its last beat nobody believes the cache because of this process */
+    LIVING_MS = 300, /* how often the database is asked who may write */
+    LIVING_OLD_MS = 5000,  /* older than this its answer says nothing */
+    QUEUE_MAX = 64 * 1024, /* SKUs that wait to be told */
+    CHUNK = 100,           /* SKUs in one run of a script: Redis serves others in between */
+};
+
+/* The remedies that CACHE_WITHOUT takes away, for tests and the demo. */
+enum cache_remedy {
+    CACHE_FLIGHT,   /* one reader fills a key while the others wait */
+    CACHE_SPREAD,   /* of lifetimes */
+    CACHE_FILTER,   /* the Bloom filter */
+    CACHE_NEGATIVE, /* unknown SKUs are remembered */
+    CACHE_VERSIONS, /* are compared */
+    CACHE_LEASES,   /* of writers */
+    CACHE_REMEDIES
+};
+
+extern struct cache {
+    bool on;
+    bool without[CACHE_REMEDIES];
+    int64_t ttl_ms, timeout_ms; /* of values; of answers to readers */
+    const char *prefix;         /* of all keys */
+    const char *database;       /* DATABASE_URL */
+    struct saga_redis_place at;
+    /* The keeper's word: an answer of this generation, over a connection made before the last beat was
+     * sent, is good until then (us). */
+    _Atomic int64_t generation, beat_at, good_until;
+    _Atomic int64_t beat_tried_at;
+    _Atomic bool filter_wanted; /* the generation has none */
+} cache;
+
+extern struct saga_redis_script cache_miss, cache_fill, cache_forget, cache_create, cache_beat,
+    cache_complete;
+extern struct saga_redis_script *const cache_scripts[]; /* all, up to NULL */
+
+/* Each is a row of /metrics. */
+extern struct cache_metrics {
+    saga_cell_t *hits, *misses, *fills, *refused, *waits, *negative, *filter, *bypassed, *reads,
+        *errors, *breaker, *told, *queue, *generations, *trusted;
+} cache_metric;
+
+void cache_key(struct saga_redis_command *c, const char *kind, const char *sku); /* a word */
+int64_t cache_now(void);                                                         /* us, monotonic */
+
+/* ---- cache_keeper.c ---- */
+void cache_keeper_start(void);
+void cache_keeper_stop(void); /* tells what is left, and gives the lease back */
+const char *cache_keeper_why(char *text, size_t n); /* it is not believed, or NULL */
+const char *cache_keeper_address(char *text, size_t n);
+
+/* ---- cache_watch.c ---- */
+void cache_watch_start(void);
+/* Two or more words: how many ms ago the database was asked who may write (-1: too long ago), and the
+ * numbers of those. -> whether it is known */
+bool cache_watch_living(struct saga_redis_command *c);
+
+#endif

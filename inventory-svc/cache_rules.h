@@ -1,0 +1,46 @@
+/* What the cache of the stock decides without asking anybody: how a value looks in Redis, whether it
+ * may be believed, the bits of the filter, when a server that fails is left alone. Pure. */
+#ifndef CACHE_RULES_H
+#define CACHE_RULES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- Values: "<version> <generation> <body>"; no body: there is no such SKU; a tombstone, which
+ * only says that no version below its own may come back, has "t" for the generation ---- */
+struct cache_value {
+    int64_t version, generation;
+    const char *body;
+    size_t n;
+};
+bool cache_value_read(const char *text, size_t n, struct cache_value *value); /* false: none */
+
+/* ms that a value lives: ttl, or up to a fifth more or less, so that what came together does not
+ * go together. */
+int64_t cache_lifetime(int64_t ttl_ms, bool spread, uint32_t random);
+
+/* ---- The filter (Bloom): has an SKU ever been made? ----
+ * A MiB of bits and 6 hashes: of 500,000 SKUs 1 unknown one in 3,000 is let through, of a million
+ * 1 in 50, of two million 1 in 5; those cost a negative entry each, nothing else. Bit 0 says that it
+ * has all SKUs that there are: in the same string, so that no server that has lost some of it can say
+ * so. */
+enum { CACHE_FILTER_BYTES = 1 << 20, CACHE_FILTER_HASHES = 6, CACHE_FILTER_COMPLETE = 0 };
+void cache_filter_bits(const char *sku, uint32_t bit[CACHE_FILTER_HASHES]);
+void cache_filter_set(uint8_t *filter, uint32_t bit); /* as SETBIT numbers them */
+bool cache_filter_has(const uint8_t *filter, uint32_t bit);
+
+/* ---- The breaker: after so many failures in a row a server is left alone for a while; then one asks,
+ * and its answer decides. {0} is closed. Times in us. ---- */
+enum cache_breaker_state { CACHE_CLOSED, CACHE_HALF_OPEN, CACHE_OPEN };
+enum { CACHE_FAILURES = 3, CACHE_REST_US = 1000000 };
+struct cache_breaker {
+    enum cache_breaker_state state;
+    int failures;
+    int64_t until;
+};
+bool cache_breaker_lets(struct cache_breaker *b, int64_t now); /* half open: once */
+void cache_breaker_well(struct cache_breaker *b);
+void cache_breaker_failed(struct cache_breaker *b, int64_t now);
+
+#endif

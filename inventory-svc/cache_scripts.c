@@ -1,0 +1,107 @@
+/* What runs inside Redis, each at one moment: nobody sees or changes anything in between. */
+#include "cache_private.h"
+
+/* clang-format off */
+
+/* Nothing was there to read. KEYS value, lock, filter; ARGV generation, token or "", ms, bits...
+ * -> the value, if another has filled it; "none": the filter says that there is no such SKU; "lead":
+ * the lock is ours (if one was asked for); "wait": another has it */
+struct saga_redis_script cache_miss = {
+    "local v = redis.call('GET', KEYS[1])\n"
+    "if v and v:match('^%d+ (%S+)') == ARGV[1] then return v end\n"
+    "if ARGV[4] and redis.call('GETBIT', KEYS[3], 0) == 1 then\n"
+    "  for i = 4, #ARGV do\n"
+    "    if redis.call('GETBIT', KEYS[3], ARGV[i]) == 0 then return 'none' end\n"
+    "  end\n"
+    "end\n"
+    "if ARGV[2] ~= '' and not redis.call('SET', KEYS[2], ARGV[2], 'NX', 'PX', ARGV[3]) then\n"
+    "  return 'wait'\n"
+    "end\n"
+    "return 'lead'\n", ""};
+
+/* KEYS value, lock, generation; ARGV token or "", generation, version, the value's rest, ms, "1": compare
+ * versions. -> 1: stored */
+struct saga_redis_script cache_fill = {
+    "if ARGV[1] ~= '' then\n"
+    "  if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end\n"
+    "  redis.call('DEL', KEYS[2])\n"
+    "end\n"
+    "if redis.call('GET', KEYS[3]) ~= ARGV[2] then return 0 end\n"
+    "local old = redis.call('GET', KEYS[1])\n"
+    "if old and ARGV[6] == '1' then\n"
+    "  local v, g = old:match('^(%d+) (%S+)')\n"
+    "  if v and (g == 't' or g == ARGV[2]) and tonumber(v) > tonumber(ARGV[3]) then return 0 end\n"
+    "end\n"
+    "redis.call('SET', KEYS[1], ARGV[3] .. ' ' .. ARGV[2] .. ' ' .. ARGV[4], 'PX', ARGV[5])\n"
+    "return 1\n", ""};
+
+/* Function forget(key, version): a tombstone, unless what is there is as new. */
+#define FORGET                                                                                       \
+    "local g = redis.call('GET', KEYS[1]) or ''\n"                                                   \
+    "local function forget(key, version, ms)\n"                                                      \
+    "  local old = redis.call('GET', key)\n"                                                         \
+    "  local v, of = (old or ''):match('^(%d+) (%S+)')\n"                                            \
+    "  if v and (of == 't' or of == g) and tonumber(v) >= tonumber(version) then return end\n"       \
+    "  redis.call('SET', key, version .. ' t', 'PX', ms)\n"                                          \
+    "end\n"
+
+/* KEYS generation, values...; ARGV ms, versions... */
+struct saga_redis_script cache_forget = {
+    FORGET
+    "for i = 2, #KEYS do forget(KEYS[i], ARGV[i], ARGV[1]) end\n", ""};
+
+/* KEYS generation, value, filter; ARGV ms, bits... : a SKU is made, with version 1 */
+struct saga_redis_script cache_create = {
+    FORGET
+    "for i = 2, #ARGV do redis.call('SETBIT', KEYS[3], ARGV[i], 1) end\n"
+    "forget(KEYS[2], '1', ARGV[1])\n", ""};
+
+/* KEYS generation, writers, filter, builder; ARGV our number, ms of a lease, what we know ("first": the
+ * first beat; "doubt": something may be untold; "same"), how many ms ago it was known who may write (-1: not
+ * known), the numbers of those... -> generation, how many may write and have no lease, whether the
+ * filter is complete */
+struct saga_redis_script cache_beat = {
+    "local t = redis.call('TIME')\n"
+    "local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
+    "local g = redis.call('GET', KEYS[1])\n"
+    "local mine = redis.call('ZSCORE', KEYS[2], ARGV[1])\n"
+    "local new = not g or ARGV[3] == 'doubt' or (mine and tonumber(mine) < now)\n"
+    "  or (ARGV[3] == 'same' and not mine)\n"
+    "  or (ARGV[3] == 'first' and redis.call('ZCOUNT', KEYS[2], now, '+inf') == 0)\n"
+    "redis.call('ZADD', KEYS[2], now + ARGV[2], ARGV[1])\n"
+    "local living, late = {}, 0\n"
+    "for i = 5, #ARGV do\n"
+    "  living[ARGV[i]] = true\n"
+    "  local lease = redis.call('ZSCORE', KEYS[2], ARGV[i])\n"
+    "  if not lease or tonumber(lease) < now then late = late + 1 end\n"
+    "end\n"
+    "for _, w in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', '(' .. now)) do\n"
+    "  local age = tonumber(ARGV[4])\n"
+    "  if not living[w] and age >= 0 and tonumber(redis.call('ZSCORE', KEYS[2], w)) < now - age then\n"
+    "    redis.call('ZREM', KEYS[2], w)\n" /* it has ended, with all that it had begun */
+    "    new = true\n"
+    "  elseif not living[w] then\n"
+    "    late = late + 1\n"
+    "  end\n"
+    "end\n"
+    "if new then\n"
+    "  local us = t[1] * 1000000 + t[2]\n"
+    "  if g and tonumber(g) >= us then us = tonumber(g) + 1 end\n"
+    "  g = string.format('%.0f', us)\n"
+    "  redis.call('SET', KEYS[1], g)\n"
+    "  redis.call('UNLINK', KEYS[3], KEYS[4])\n"
+    "end\n"
+    "return {g, late, redis.call('GETBIT', KEYS[3], 0)}\n", ""};
+
+/* KEYS filter, builder, part; ARGV our number: what was built becomes part of the filter -> 1: and
+ * makes it complete */
+struct saga_redis_script cache_complete = {
+    "if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end\n"
+    "redis.call('BITOP', 'OR', KEYS[1], KEYS[1], KEYS[3])\n"
+    "redis.call('SETBIT', KEYS[1], 0, 1)\n"
+    "redis.call('UNLINK', KEYS[2], KEYS[3])\n"
+    "return 1\n", ""};
+/* clang-format on */
+
+struct saga_redis_script *const cache_scripts[] = {
+    &cache_miss, &cache_fill, &cache_forget, &cache_create, &cache_beat, &cache_complete, NULL};

@@ -1,0 +1,577 @@
+/* Readers of the cache, on the HTTP thread: a GET of Redis per request, all of a round in one write, and
+ * most are answered from what comes back. A key that is not there is filled by one of those who want
+ * it (a flight): it asks the filter and for the key's lock in one go, reads the database on a worker,
+ * stores what it found and is answered; the others then ask Redis again, right behind it on the same
+ * connection. What another process fills is asked for again every PAUSE_MS.
+ *
+ * Whatever goes wrong with Redis, a request goes on to the database; nothing is tried twice. */
+#include <inttypes.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/epoll.h>
+#include <time.h>
+
+#include "cache_private.h"
+#include "event.h"
+#include "failpoint.h"
+#include "log.h"
+#include "presence.h"
+
+enum { MS = 1000, PAUSE_MS = 15, TRIES = 20, BUCKETS = 256 };
+
+struct cache cache;
+struct cache_metrics cache_metric;
+
+/* A request that is being answered: of one thread at a time, as its request is. */
+struct reading {
+    struct saga_request *req;
+    const char *sku;
+    const struct stock_reader *reader;
+    int tries;
+    bool filling; /* what it reads is to be stored: */
+    bool leads;   /* others wait for it */
+    int64_t generation;
+    char token[32]; /* of the lock, "": without one */
+    struct stock_answer answer;
+    bool answered; /* by the database's error */
+    int64_t due;   /* us: asks again */
+    struct reading *next;
+};
+
+/* A SKU that one of us fills; the others stand in its queue. */
+struct flight {
+    const char *sku; /* of the leader */
+    uint32_t hash;
+    struct reading *waiting, **end;
+    struct flight *next;
+};
+
+static struct {
+    struct saga_redis_line *line;
+    int64_t made; /* us: when the line was */
+    struct cache_breaker breaker;
+    struct saga_redis_command command;
+    struct flight *flights[BUCKETS];
+    struct reading *pausing; /* in order of due */
+    struct reading **pausing_end;
+    uint32_t random;
+    uint32_t tokens;
+} front = {.pausing_end = &front.pausing};
+
+static struct {
+    pthread_mutex_t lock;
+    struct reading *first; /* what the database has answered */
+} done = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static _Atomic int breaker_shown;
+
+int64_t cache_now(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+void cache_key(struct saga_redis_command *c, const char *kind, const char *sku)
+{
+    char key[256];
+
+    saga_redis_bytes(c, key,
+                     (size_t)snprintf(key, sizeof key, "%sstock:%s%s", cache.prefix, kind, sku));
+}
+
+/* ---- Whether Redis is asked, and believed ---- */
+
+/* Nothing is believed that comes over a connection which the keeper has not beaten after. */
+static bool believed(int64_t now)
+{
+    return now < atomic_load(&cache.good_until) && atomic_load(&cache.beat_at) >= front.made;
+}
+
+static bool usable(int64_t now)
+{
+    return saga_redis_line_open(front.line) && believed(now);
+}
+
+static void show_breaker(void)
+{
+    atomic_store(&breaker_shown, (int)front.breaker.state);
+}
+
+static void drop_line(int64_t now)
+{
+    struct saga_redis_line *line = front.line;
+
+    saga_count(cache_metric.errors, 1);
+    front.line = NULL;
+    cache_breaker_failed(&front.breaker, now);
+    show_breaker();
+    saga_redis_line_free(line); /* who waits hears it, and finds no line */
+}
+
+/* ---- Answers ---- */
+
+static void go_on(struct reading *r);
+
+static void answer(struct reading *r)
+{
+    if (!r->answered)
+        r->reader->answer(r->req, r->sku, &r->answer);
+    saga_answered(r->req);
+}
+
+/* On a worker. */
+static void read_database(struct saga_request *req)
+{
+    struct reading *r = saga_kept(req);
+
+    saga_count(cache_metric.reads, 1);
+    r->answered = r->reader->read(req, r->sku, &r->answer) < 0;
+    if (!r->filling) {
+        if (!r->answered)
+            r->reader->answer(req, r->sku, &r->answer);
+        return;
+    }
+    SAGA_FAILPOINT(stock_read);
+    saga_later(req);
+    pthread_mutex_lock(&done.lock);
+    r->next = done.first;
+    done.first = r;
+    bool first = !r->next;
+    pthread_mutex_unlock(&done.lock);
+    if (first)
+        saga_http_wake();
+}
+
+static void land(struct reading *r);
+
+/* filling: what it reads is stored, and the others go on then. */
+static void ask_database(struct reading *r, bool filling)
+{
+    r->filling = filling;
+    if (!filling)
+        land(r);
+    if (!saga_pass(r->req, read_database) && filling)
+        land(r);
+}
+
+static void bypass(struct reading *r)
+{
+    saga_count(cache_metric.bypassed, 1);
+    ask_database(r, false);
+}
+
+/* ---- Flights ---- */
+
+static struct flight **flight_of(const char *sku, uint32_t hash)
+{
+    struct flight **f = &front.flights[hash % BUCKETS];
+
+    while (*f && ((*f)->hash != hash || strcmp((*f)->sku, sku) != 0))
+        f = &(*f)->next;
+    return f;
+}
+
+/* -> false: r waits for another, which goes first */
+static bool lead(struct reading *r)
+{
+    uint32_t hash = saga_hash(r->sku);
+    struct flight **f = flight_of(r->sku, hash), *made;
+
+    r->next = NULL;
+    if (*f) {
+        saga_count(cache_metric.waits, 1);
+        *(*f)->end = r;
+        (*f)->end = &r->next;
+        return false;
+    }
+    made = saga_alloc(sizeof *made);
+    *made = (struct flight){.sku = r->sku, .hash = hash};
+    made->end = &made->waiting;
+    *f = made;
+    r->leads = true;
+    return true;
+}
+
+/* The leader has done what it can: the others go on, behind what it has asked of Redis. */
+static void land(struct reading *r)
+{
+    struct flight **f, *ended;
+
+    if (!r->leads)
+        return;
+    r->leads = false;
+    f = flight_of(r->sku, saga_hash(r->sku));
+    ended = *f;
+    *f = ended->next;
+    for (struct reading *w = ended->waiting, *next; w; w = next) {
+        next = w->next;
+        go_on(w);
+    }
+    free(ended);
+}
+
+/* ---- A miss ---- */
+
+static uint32_t random_bits(void)
+{
+    front.random ^= front.random << 13; /* xorshift */
+    front.random ^= front.random >> 17;
+    front.random ^= front.random << 5;
+    return front.random;
+}
+
+static bool give(struct reading *r, const char *text, size_t n);
+
+static void pause_reading(struct reading *r)
+{
+    saga_count(cache_metric.waits, 1);
+    r->due = cache_now() + PAUSE_MS * MS;
+    r->next = NULL;
+    *front.pausing_end = r;
+    front.pausing_end = &r->next;
+}
+
+static void ask_lock(struct reading *r, bool whole);
+
+static void on_lock(void *reading, const struct redisReply *reply)
+{
+    struct reading *r = reading;
+    size_t n;
+    const char *text = reply ? saga_redis_text(reply, &n) : NULL;
+
+    if (reply && saga_redis_forgot(reply) && usable(cache_now())) {
+        ask_lock(r, true);
+        return;
+    }
+    if (text && believed(cache_now())) {
+        if (give(r, text, n)) {
+            land(r);
+            return;
+        }
+        if (strcmp(text, "none") == 0) {
+            saga_count(cache_metric.filter, 1);
+            answer(r);
+            land(r);
+            return;
+        }
+        if (strcmp(text, "lead") == 0) {
+            ask_database(r, true);
+            return;
+        }
+        if (r->tries < TRIES) {
+            pause_reading(r);
+            return;
+        }
+    }
+    bypass(r);
+}
+
+static void ask_lock(struct reading *r, bool whole)
+{
+    struct saga_redis_command *c = &front.command;
+    uint32_t bit[CACHE_FILTER_HASHES];
+
+    (whole ? saga_redis_script_text : saga_redis_script)(c, &cache_miss, 3);
+    cache_key(c, "v:", r->sku);
+    cache_key(c, "l:", r->sku);
+    cache_key(c, "filter", "");
+    saga_redis_number(c, r->generation);
+    saga_redis_word(c, r->token);
+    saga_redis_number(c, LOCK_MS);
+    if (!cache.without[CACHE_FILTER]) {
+        cache_filter_bits(r->sku, bit);
+        for (int i = 0; i < CACHE_FILTER_HASHES; i++)
+            saga_redis_number(c, bit[i]);
+    }
+    saga_redis_line_ask(front.line, c, on_lock, r);
+}
+
+static void miss(struct reading *r)
+{
+    bool together = !cache.without[CACHE_FLIGHT];
+
+    saga_count(cache_metric.misses, 1);
+    if (together && !r->leads && !lead(r))
+        return;
+    r->generation = atomic_load(&cache.generation);
+    *r->token = '\0';
+    if (together)
+        snprintf(r->token, sizeof r->token, "%x-%x", (unsigned)saga_presence(), front.tokens++);
+    ask_lock(r, false);
+}
+
+/* ---- A read ---- */
+
+/* -> false: what Redis has is no answer */
+static bool give(struct reading *r, const char *text, size_t n)
+{
+    struct cache_value value;
+
+    if (!text || !cache_value_read(text, n, &value) ||
+        value.generation != atomic_load(&cache.generation))
+        return false;
+    r->answer = (struct stock_answer){value.version, value.n ? value.body : NULL, value.n};
+    saga_count(value.n ? cache_metric.hits : cache_metric.negative, 1);
+    answer(r);
+    return true;
+}
+
+static void on_value(void *reading, const struct redisReply *reply)
+{
+    struct reading *r = reading;
+    size_t n;
+    const char *text = reply ? saga_redis_text(reply, &n) : NULL;
+
+    if (!reply || saga_redis_error(reply) || !believed(cache_now()) ||
+        !saga_redis_line_open(front.line)) {
+        bypass(r);
+        return;
+    }
+    if (give(r, text, n))
+        land(r);
+    else
+        miss(r);
+}
+
+/* Asks Redis, or the database if it is not to be asked. */
+static void go_on(struct reading *r)
+{
+    struct saga_redis_command *c = &front.command;
+
+    if (!usable(cache_now()) || r->tries++ > TRIES) {
+        bypass(r);
+        return;
+    }
+    saga_redis_word(c, "GET");
+    cache_key(c, "v:", r->sku);
+    saga_redis_line_ask(front.line, c, on_value, r);
+}
+
+void stock_cache_get(struct saga_request *req, const char *sku, const struct stock_reader *reader)
+{
+    struct reading *r = saga_arena_zero(saga_http_arena(req), sizeof *r);
+
+    *r = (struct reading){.req = req, .sku = sku, .reader = reader};
+    saga_keep(req, r);
+    saga_later(req);
+    if (cache.on)
+        go_on(r);
+    else
+        ask_database(r, false);
+}
+
+/* ---- What the database has answered ---- */
+
+static void on_stored(void *unused, const struct redisReply *reply)
+{
+    (void)unused;
+    if (reply && !saga_redis_error(reply))
+        saga_count(saga_redis_int(reply) ? cache_metric.fills : cache_metric.refused, 1);
+}
+
+/* A script that Redis has forgotten is learned again by the next miss or by the keeper: then this one is
+ * not stored, which costs a read. */
+static void store(const struct reading *r)
+{
+    struct saga_redis_command *c = &front.command;
+    const struct stock_answer *a = &r->answer;
+
+    if (!saga_redis_line_open(front.line) || (!a->body && cache.without[CACHE_NEGATIVE]))
+        return;
+    saga_redis_script(c, &cache_fill, 3);
+    cache_key(c, "v:", r->sku);
+    cache_key(c, "l:", r->sku);
+    cache_key(c, "generation", "");
+    saga_redis_word(c, r->token);
+    saga_redis_number(c, r->generation);
+    saga_redis_number(c, a->version);
+    saga_redis_bytes(c, a->body ? a->body : "", a->n);
+    saga_redis_number(c, cache_lifetime(a->body ? cache.ttl_ms : NEGATIVE_MS,
+                                        !cache.without[CACHE_SPREAD], random_bits()));
+    saga_redis_number(c, !cache.without[CACHE_VERSIONS]);
+    saga_redis_line_ask(front.line, c, on_stored, NULL);
+}
+
+static void take_done(void)
+{
+    pthread_mutex_lock(&done.lock);
+    struct reading *r = done.first;
+    done.first = NULL;
+    pthread_mutex_unlock(&done.lock);
+    for (struct reading *next; r; r = next) {
+        next = r->next;
+        if (!r->answered)
+            store(r);
+        land(r);
+        answer(r);
+    }
+}
+
+/* ---- The HTTP thread's guest ---- */
+
+static void ask_again(int64_t now)
+{
+    struct reading *r;
+
+    while ((r = front.pausing) && r->due <= now) {
+        front.pausing = r->next;
+        if (!front.pausing)
+            front.pausing_end = &front.pausing;
+        go_on(r);
+    }
+}
+
+static void on_first(void *unused, const struct redisReply *reply)
+{
+    (void)unused;
+    if (!reply || saga_redis_error(reply))
+        return; /* what follows fails as well */
+    cache_breaker_well(&front.breaker);
+    show_breaker();
+}
+
+/* A line to where the keeper is connected; it is used when the next beat has come. */
+static void make_line(int64_t now)
+{
+    char address[64];
+
+    if (now >= atomic_load(&cache.good_until) || !*cache_keeper_address(address, sizeof address) ||
+        !cache_breaker_lets(&front.breaker, now))
+        return;
+    show_breaker();
+    front.made = now;
+    front.line = saga_redis_line_new(&cache.at, address, saga_http_watch, on_first);
+}
+
+static void ready(unsigned events)
+{
+    saga_redis_line_ready(front.line, events);
+}
+
+static int turn(void)
+{
+    int64_t now = cache_now(), since;
+
+    take_done();
+    ask_again(now);
+    if (front.line && !saga_redis_line_open(front.line) && now - front.made > cache.timeout_ms * MS)
+        drop_line(now);
+    if (front.line && (since = saga_redis_line_since(front.line)) &&
+        now - since > cache.timeout_ms * MS)
+        drop_line(now);
+    if (!front.line)
+        make_line(now);
+    if (front.line)
+        saga_redis_line_flush(front.line);
+    return front.line && saga_redis_line_since(front.line) ? (int)cache.timeout_ms / 5 + 1
+           : front.pausing || !front.line                  ? PAUSE_MS
+                                                           : BEAT_MS;
+}
+
+/* ---- Settings and start ---- */
+
+static const char *url, *without;
+static int64_t ttl, timeout;
+
+const struct saga_setting stock_cache_settings[] = {
+    {"REDIS_URL", "", "Redis for the stock query: redis://[[user]:password@]host[:port][/n]; none",
+     .text = &url},
+    {"CACHE_TTL", "300s", "how long it keeps a value, a fifth more or less", &ttl, 100000,
+     INT64_C(86400000000)},
+    {"CACHE_TIMEOUT", "50ms", "an answer of Redis that takes longer is not waited for", &timeout,
+     1000, 1000000},
+    {"CACHE_WITHOUT", "",
+     "takes remedies away, for demonstrations only: flight,spread,filter,negative,versions,leases",
+     .text = &without},
+    {0}};
+
+static const char *const remedies[] = {"flight",   "spread",   "filter",
+                                       "negative", "versions", "leases"};
+
+static int read_without(struct saga_err *err)
+{
+    for (const char *at = without; *at; at += *at == ',') {
+        size_t n = strcspn(at, ","), i = 0;
+        while (i < CACHE_REMEDIES && (strlen(remedies[i]) != n || strncmp(at, remedies[i], n) != 0))
+            i++;
+        if (i == CACHE_REMEDIES)
+            return saga_err(
+                err, SAGA_FATAL,
+                "CACHE_WITHOUT=%.60s: expected some of flight, spread, filter, negative, "
+                "versions, leases, with commas",
+                without);
+        cache.without[i] = true;
+        at += n;
+    }
+    return 0;
+}
+
+#define COUNTER(what, help) saga_metric("saga_cache_" what, "", help)
+
+static void make_metrics(void)
+{
+    cache_metric = (struct cache_metrics){
+        .hits = COUNTER("hits_total", "Reads of stock that Redis answered"),
+        .misses = COUNTER("misses_total", "Reads that found nothing in Redis"),
+        .fills = COUNTER("fills_total", "Values stored in Redis"),
+        .refused = COUNTER("fills_refused_total", "Values that were too old to be stored"),
+        .waits = COUNTER("waits_total", "Reads that waited for another to fill the key"),
+        .negative = COUNTER("negative_total", "Reads of a SKU remembered as unknown"),
+        .filter = COUNTER("filtered_total", "Reads of a SKU that the filter does not know"),
+        .bypassed =
+            COUNTER("bypassed_total", "Reads for which Redis was not asked or not believed"),
+        .reads = COUNTER("database_reads_total", "Reads of stock that the database answered"),
+        .errors = COUNTER("errors_total", "Connections to Redis that failed or took too long"),
+        .breaker = COUNTER("breaker", "Of the writers' side: 0 closed, 1 half open, 2 open"),
+        .told = COUNTER("invalidations_total", "Changes of a SKU told to Redis"),
+        .queue = COUNTER("queue", "Changes of a SKU that wait to be told"),
+        .generations = COUNTER("generations_total", "Times that all values were given up"),
+        .trusted = COUNTER("believed", "1: answers of Redis are given out"),
+    };
+}
+
+int stock_cache_start(const struct saga_conf *conf, struct saga_err *err)
+{
+    static const struct saga_guest guest = {ready, turn};
+    int rc;
+
+    make_metrics();
+    if (!*url)
+        return 0;
+    if ((rc = saga_redis_place(&cache.at, url, err)) < 0 || (rc = read_without(err)) < 0)
+        return rc;
+    cache.on = true;
+    cache.ttl_ms = ttl / MS;
+    cache.timeout_ms = timeout / MS;
+    cache.prefix = conf->prefix;
+    cache.database = conf->database;
+    front.random = (uint32_t)saga_presence();
+    cache_keeper_start();
+    cache_watch_start();
+    saga_http_guest(&guest);
+    return 0;
+}
+
+void stock_cache_stop(void)
+{
+    if (cache.on)
+        cache_keeper_stop();
+}
+
+const char *stock_cache_degraded(char *text, size_t n)
+{
+    char why[200];
+
+    if (!cache.on)
+        return NULL;
+    if (!cache_keeper_why(why, sizeof why)) {
+        if (atomic_load(&breaker_shown) == CACHE_CLOSED)
+            return NULL;
+        snprintf(why, sizeof why, "Redis does not answer readers in time");
+    }
+    snprintf(text, n, "stock is read from the database (%.160s)", why);
+    return text;
+}
