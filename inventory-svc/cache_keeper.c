@@ -326,7 +326,7 @@ static bool add_beat(bool doubt)
     cache_key(c, "filter", "");
     cache_key(c, "builder", "");
     saga_redis_number(c, saga_presence());
-    saga_redis_number(c, LEASE_MS);
+    saga_redis_number(c, cache.without[CACHE_LEASES] ? 3600 * MS : LEASE_MS);
     saga_redis_word(c, doubt ? "doubt" : keeper.joined ? "same" : "first");
     if (cache.without[CACHE_LEASES]) {
         saga_redis_number(c, -1);

@@ -21,7 +21,7 @@ bool cache_value_read(const char *text, size_t n, struct cache_value *value); /*
 int64_t cache_lifetime(int64_t ttl_ms, bool spread, uint32_t random);
 
 /* ---- The filter (Bloom): has an SKU ever been made? ----
- * A MiB of bits and 6 hashes: of 500,000 SKUs 1 unknown one in 3,000 is let through, of a million
+ * A MiB of bits and 6 hashes: of 500,000 SKUs 1 unknown one in 1,300 is let through, of a million
  * 1 in 50, of two million 1 in 5; those cost a negative entry each, nothing else. Bit 0 says that it
  * has all SKUs that there are: in the same string, so that no server that has lost some of it can say
  * so. */

@@ -18,7 +18,7 @@
 #include "log.h"
 #include "presence.h"
 
-enum { MS = 1000, PAUSE_MS = 15, TRIES = 20, BUCKETS = 256 };
+enum { MS = 1000, PAUSE_MS = 15, TRIES = 66 /* a second */, BUCKETS = 256 };
 
 struct cache cache;
 struct cache_metrics cache_metric;
@@ -350,19 +350,6 @@ static void go_on(struct reading *r)
     saga_redis_line_ask(front.line, c, on_value, r);
 }
 
-void stock_cache_get(struct saga_request *req, const char *sku, const struct stock_reader *reader)
-{
-    struct reading *r = saga_arena_zero(saga_http_arena(req), sizeof *r);
-
-    *r = (struct reading){.req = req, .sku = sku, .reader = reader};
-    saga_keep(req, r);
-    saga_later(req);
-    if (cache.on)
-        go_on(r);
-    else
-        ask_database(r, false);
-}
-
 /* ---- What the database has answered ---- */
 
 static void on_stored(void *unused, const struct redisReply *reply)
@@ -531,6 +518,21 @@ static void make_metrics(void)
         .generations = COUNTER("generations_total", "Times that all values were given up"),
         .trusted = COUNTER("believed", "1: answers of Redis are given out"),
     };
+}
+
+void stock_cache_get(struct saga_request *req, const char *sku, const struct stock_reader *reader)
+{
+    struct reading *r = saga_arena_zero(saga_http_arena(req), sizeof *r);
+
+    if (!cache_metric.reads)
+        make_metrics(); /* without stock_cache_start there is no cache */
+    *r = (struct reading){.req = req, .sku = sku, .reader = reader};
+    saga_keep(req, r);
+    saga_later(req);
+    if (cache.on)
+        go_on(r);
+    else
+        ask_database(r, false);
 }
 
 int stock_cache_start(const struct saga_conf *conf, struct saga_err *err)

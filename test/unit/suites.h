@@ -17,6 +17,7 @@
     X(field)      \
     X(json)       \
     X(inventory)  \
+    X(cache)      \
     X(order)      \
     X(ask)        \
     X(payment)    \
