@@ -320,11 +320,12 @@ static bool add_beat(bool doubt)
     struct saga_redis_command *c = &keeper.command;
     bool known;
 
-    saga_redis_script(c, &cache_beat, 4);
+    saga_redis_script(c, &cache_beat, 5);
     cache_key(c, "generation", "");
     cache_key(c, "writers", "");
     cache_key(c, "filter", "");
     cache_key(c, "builder", "");
+    cache_key(c, "left:", "");
     saga_redis_number(c, saga_presence());
     saga_redis_number(c, cache.without[CACHE_LEASES] ? 3600 * MS : LEASE_MS);
     saga_redis_word(c, doubt ? "doubt" : keeper.joined ? "same" : "first");
@@ -357,13 +358,11 @@ static void hear_beat(const struct redisReply *reply, bool known, int64_t sent)
     keeper.joined = true;
     atomic_store(&cache.beat_at, sent);
     atomic_store(&cache.good_until, *why ? 0 : sent + TRUST_MS * MS);
-    saga_gauge(cache_metric.trusted, !*why);
 }
 
 static void fail(const struct saga_err *err)
 {
     atomic_store(&cache.good_until, 0);
-    saga_gauge(cache_metric.trusted, 0);
     saga_count(cache_metric.errors, 1);
     cache_breaker_failed(&keeper.breaker, cache_now());
     saga_gauge(cache_metric.breaker, keeper.breaker.state);
@@ -446,6 +445,14 @@ static void leave(void)
     pthread_mutex_unlock(&keeper.lock);
     if (!saga_redis_connected(keeper.redis) || doubt)
         return; /* others will find our lease */
+    char number[16];
+    snprintf(number, sizeof number, "%d", (int)saga_presence());
+    saga_redis_word(c, "SET"); /* our sessions end in a moment */
+    cache_key(c, "left:", number);
+    saga_redis_word(c, "1");
+    saga_redis_word(c, "PX");
+    saga_redis_number(c, TOMBSTONE_MS);
+    saga_redis_add(keeper.redis, c);
     saga_redis_word(c, "ZREM");
     cache_key(c, "writers", "");
     saga_redis_number(c, saga_presence());

@@ -19,14 +19,14 @@ struct saga_redis_script cache_miss = {
     "end\n"
     "return 'lead'\n", ""};
 
-/* KEYS value, lock, generation; ARGV token or "", generation, version, the value's rest, ms, "1": compare
- * versions. -> 1: stored */
+/* KEYS value, lock, generation; ARGV token or "", generation, version, the value's rest, ms (0: only
+ * the lock is given back), "1": compare versions. -> 1: stored */
 struct saga_redis_script cache_fill = {
     "if ARGV[1] ~= '' then\n"
     "  if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end\n"
     "  redis.call('DEL', KEYS[2])\n"
     "end\n"
-    "if redis.call('GET', KEYS[3]) ~= ARGV[2] then return 0 end\n"
+    "if ARGV[5] == '0' or redis.call('GET', KEYS[3]) ~= ARGV[2] then return 0 end\n"
     "local old = redis.call('GET', KEYS[1])\n"
     "if old and ARGV[6] == '1' then\n"
     "  local v, g = old:match('^(%d+) (%S+)')\n"
@@ -56,7 +56,7 @@ struct saga_redis_script cache_create = {
     "for i = 2, #ARGV do redis.call('SETBIT', KEYS[3], ARGV[i], 1) end\n"
     "forget(KEYS[2], '1', ARGV[1])\n", ""};
 
-/* KEYS generation, writers, filter, builder; ARGV our number, ms of a lease, what we know ("first": the
+/* KEYS generation, writers, filter, builder, left: (of those that have ended well); ARGV our number, ms of a lease, what we know ("first": the
  * first beat; "doubt": something may be untold; "same"), how many ms ago it was known who may write (-1: not
  * known), the numbers of those... -> generation, how many may write and have no lease, whether the
  * filter is complete */
@@ -73,7 +73,8 @@ struct saga_redis_script cache_beat = {
     "for i = 5, #ARGV do\n"
     "  living[ARGV[i]] = true\n"
     "  local lease = redis.call('ZSCORE', KEYS[2], ARGV[i])\n"
-    "  if not lease or tonumber(lease) < now then late = late + 1 end\n"
+    "  if (not lease or tonumber(lease) < now)\n"
+    "    and redis.call('EXISTS', KEYS[5] .. ARGV[i]) == 0 then late = late + 1 end\n"
     "end\n"
     "for _, w in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', '(' .. now)) do\n"
     "  local age = tonumber(ARGV[4])\n"

@@ -11,27 +11,24 @@
 #include "pg.h"
 #include "presence.h"
 
-enum { CREATING = SAGA_PRESENCE + 1, WRITERS_MAX = 400, PAGE = 10000, BUILD_MS = 30000 };
+enum { WRITERS_MAX = 400, PAGE = 10000, BUILD_MS = 30000 };
 
 /* clang-format off */
-#define TEXT_OF(number) #number
-#define TEXT(number)    TEXT_OF(number)
-
 static const char session[] = /* a builder waits little, and asks again */
     "set statement_timeout = '5s'; set lock_timeout = '100ms'";
 
-static const char living[] = /* $1: SAGA_PRESENCE */
+static const char living[] =
     "select distinct objid::bigint"
     "  from pg_locks"
-    " where locktype = 'advisory' and classid::bigint = $1 and objsubid = 2"
+    " where locktype = 'advisory' and objsubid = 2"
+    "   and classid::bigint = " SAGA_PRESENCE "::bigint & 4294967295"
     "   and database = (select oid from pg_database where datname = current_database())";
 
 /* Held, shared, by transactions that make a SKU. */
-#define CREATING_LOCK "23147"
-const char stock_cache_creating_lock[] = "select pg_advisory_xact_lock_shared(" CREATING_LOCK ", 0)";
-static const char wait_for_creators[] = "select pg_advisory_lock(" CREATING_LOCK ", 0)";
-static const char let_creators[] = "select pg_advisory_unlock(" CREATING_LOCK ", 0)";
-_Static_assert(CREATING == 23147, "CREATING_LOCK");
+#define CREATING "(hashtext('creating ' || current_setting('search_path'))::bigint)"
+const char stock_cache_creating_lock[] = "select pg_advisory_xact_lock_shared" CREATING;
+static const char wait_for_creators[] = "select pg_advisory_lock" CREATING;
+static const char let_creators[] = "select pg_advisory_unlock" CREATING;
 
 static const char page[] =
     "select sku"
@@ -65,12 +62,10 @@ bool cache_watch_living(struct saga_redis_command *c)
 
 static int ask_living(struct saga_err *err)
 {
-    struct saga_params p = {0};
     struct saga_rows *rows = NULL;
     int64_t now = cache_now();
+    int rc = saga_pg_query(watch.pg, living, NULL, &rows, err);
 
-    saga_param_int(&p, SAGA_PRESENCE);
-    int rc = saga_pg_query(watch.pg, living, &p, &rows, err);
     if (rc == 0 && saga_rows_n(rows) <= WRITERS_MAX) { /* with more of them nothing is known */
         pthread_mutex_lock(&watch.lock);
         watch.asked_at = now;
@@ -80,7 +75,6 @@ static int ask_living(struct saga_err *err)
         pthread_mutex_unlock(&watch.lock);
     }
     saga_rows_free(rows);
-    saga_params_free(&p);
     return rc;
 }
 

@@ -365,8 +365,9 @@ static void store(const struct reading *r)
 {
     struct saga_redis_command *c = &front.command;
     const struct stock_answer *a = &r->answer;
+    const bool good = !r->answered && (a->body || !cache.without[CACHE_NEGATIVE]);
 
-    if (!saga_redis_line_open(front.line) || (!a->body && cache.without[CACHE_NEGATIVE]))
+    if (!saga_redis_line_open(front.line) || (!good && !*r->token))
         return;
     saga_redis_script(c, &cache_fill, 3);
     cache_key(c, "v:", r->sku);
@@ -376,10 +377,11 @@ static void store(const struct reading *r)
     saga_redis_number(c, r->generation);
     saga_redis_number(c, a->version);
     saga_redis_bytes(c, a->body ? a->body : "", a->n);
-    saga_redis_number(c, cache_lifetime(a->body ? cache.ttl_ms : NEGATIVE_MS,
-                                        !cache.without[CACHE_SPREAD], random_bits()));
+    saga_redis_number(c, good ? cache_lifetime(a->body ? cache.ttl_ms : NEGATIVE_MS,
+                                               !cache.without[CACHE_SPREAD], random_bits())
+                              : 0);
     saga_redis_number(c, !cache.without[CACHE_VERSIONS]);
-    saga_redis_line_ask(front.line, c, on_stored, NULL);
+    saga_redis_line_ask(front.line, c, good ? on_stored : NULL, NULL);
 }
 
 static void take_done(void)
@@ -390,8 +392,7 @@ static void take_done(void)
     pthread_mutex_unlock(&done.lock);
     for (struct reading *next; r; r = next) {
         next = r->next;
-        if (!r->answered)
-            store(r);
+        store(r);
         land(r);
         answer(r);
     }
@@ -451,6 +452,7 @@ static int turn(void)
         drop_line(now);
     if (!front.line)
         make_line(now);
+    saga_gauge(cache_metric.trusted, usable(now));
     if (front.line)
         saga_redis_line_flush(front.line);
     return front.line && saga_redis_line_since(front.line) ? (int)cache.timeout_ms / 5 + 1

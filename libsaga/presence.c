@@ -32,7 +32,7 @@ const char *saga_presence_sql(const char *first)
 {
     struct saga_buf sql = {0};
 
-    saga_buf_printf(&sql, "%s; select pg_advisory_lock_shared(%d, %d)", first, SAGA_PRESENCE,
+    saga_buf_printf(&sql, "%s; select pg_advisory_lock_shared(" SAGA_PRESENCE ", %d)", first,
                     (int)saga_presence());
     saga_buf_add(&sql, "", 1);
     return sql.at;

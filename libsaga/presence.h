@@ -7,7 +7,9 @@
 
 #include <stdint.h>
 
-enum { SAGA_PRESENCE = 0x5a6a }; /* classid in pg_locks; objid is the number */
+/* SQL: what the processes of one service have in common, of its schema; classid in pg_locks. objid is
+ * the number. */
+#define SAGA_PRESENCE "hashtext('presence ' || current_setting('search_path'))"
 
 int32_t saga_presence(void); /* of this process: above 0, drawn at the first call. Any thread */
 /* SQL for saga_pg_session(): first what is given, then the lock. Lives for ever. */

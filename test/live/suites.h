@@ -12,6 +12,7 @@
 /* clang-format off */
 #define ALONE(X)  \
     X(servers)    \
+    X(cache)      \
     X(loss)       \
     X(flood)
 #define BESIDE(X) \

@@ -30,6 +30,7 @@ enum way {
     PARK,    /* an order that the database refuses */
     REDRIVE, /* and that it takes after all */
     POST,    /* of stock, by HTTP */
+    READ,    /* and a GET of it, through the cache */
     QUIT     /* SIGTERM */
 };
 
@@ -85,6 +86,7 @@ static const struct point {
     AT(redriven), REDRIVE, ALL, 1, false},
     AT(stock_written), POST, I, 1, false},
     AT(stock_committed), POST, I, 1, false},
+    AT(stock_read), READ, I, 1, false},
     AT(offsets_committing), LOAD, ALL, 1, false},
     AT(offsets_committed), LOAD, ALL, 1, false},
     AT(rotating), LOAD, ALL, 1, false},
@@ -212,8 +214,13 @@ static void provoke(const struct point *p)
     kafka_flush(10);
     if (p->way == REDRIVE)
         cure(p);
-    if (p->way == POST)
+    if (p->way == POST || p->way == READ)
         post(p->name);
+    if (p->way == READ) { /* not before the process believes its cache */
+        struct member *m = world_member(w, INVENTORY, 0);
+        const char *url = world_url(m, text("/api/v1/inventory/stock-%s", p->name));
+        AWAIT(PATIENCE, (web_get(NULL, "%s", url), !proc_alive(m->proc)));
+    }
     for (int s = 0; s < SERVICES && p->way == QUIT; s++) {
         AWAIT(PATIENCE, world_is_ready(world_member(w, s, 0)));
         proc_signal(world_member(w, s, 0)->proc, SIGTERM);
@@ -287,7 +294,7 @@ static void check_ends(const struct point *p)
                     " and state = 'PAID'",
                     name) == 1,
              "%s: the misplaced order", name);
-    if (p->way != POST)
+    if (p->way != POST && p->way != READ)
         return;
     long status = post(name);
     MUST(status == 200 || status == 201, "a repeated POST of stock: %ld", status);

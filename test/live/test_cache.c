@@ -1,0 +1,359 @@
+/* The stock query behind a cache: its three diseases, each with the remedy taken away and with it, by
+ * counting what the database was asked; and a reader that is slower than a writer. */
+#include "suites.h"
+
+#include <inttypes.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "fetch.h"
+#include "web.h"
+#include "world.h"
+
+enum { LANES = 4, PATIENCE = 30, READERS = 48, UNKNOWN = 200, MANY = 300 };
+
+static struct world *w;
+
+static void setup(void)
+{
+    w = world_new("cache", LANES, NULL);
+    world_start(w, ORDER, 0); /* for its half of the database */
+    world_start(w, PAYMENT, 0);
+    world_start(w, INVENTORY, 0);
+    AWAIT(PATIENCE, world_is_ready(world_member(w, INVENTORY, 0)));
+}
+
+static void teardown(void)
+{
+    world_free(w);
+    w = NULL;
+}
+
+/* ---- Processes ---- */
+
+static int64_t metric(struct member *m, const char *name)
+{
+    world_url(m, "");
+    return fetch_metric(m->port, text("saga_cache_%s", name));
+}
+
+static bool has_filter(void)
+{
+    return atoi(shell("redis-cli -p $SAGA_REDIS_PORT getbit %sstock:filter 0", w->prefix)) == 1;
+}
+
+/* Believes the cache, and there is a filter. */
+static void await_cache(struct member *m)
+{
+    AWAIT(PATIENCE, metric(m, "believed") == 1);
+    AWAIT(PATIENCE, has_filter());
+}
+
+/* inventory-svc number, which may die at fail, with settings of its own. */
+static struct member *with(int number, const char *fail, const char *const *settings)
+{
+    w->settings = settings;
+    struct member *m = world_start_failing(w, INVENTORY, number, fail);
+    w->settings = NULL;
+    await_cache(m);
+    return m;
+}
+
+static const char *sku_path(const char *sku)
+{
+    return text("/api/v1/inventory/%s", sku);
+}
+
+static void make_skus(struct member *m, const char *name, int n)
+{
+    for (int i = 0; i < n; i++) {
+        long status = web_post(NULL, world_url(m, "/api/v1/inventory"), NULL,
+                               text("{\"sku\":\"%s-%d\",\"quantity\":100}", name, i));
+        MUST(status == 201, "POST %s-%d: %ld", name, i, status);
+    }
+}
+
+static void post(struct member *m, const char *sku, int quantity)
+{
+    long status = web_post(NULL, world_url(m, "/api/v1/inventory"), NULL,
+                           text("{\"sku\":\"%s\",\"quantity\":%d}", sku, quantity));
+    MUST(status == 200 || status == 201, "POST %s: %ld", sku, status);
+}
+
+/* ---- Readers, each a connection and a thread ---- */
+
+struct reader {
+    pthread_t thread;
+    int port, status;
+    int64_t version;
+    char path[100];
+};
+
+static void *read_one(void *reader)
+{
+    struct reader *r = reader;
+    struct fetch *f = fetch_new(r->port);
+
+    r->status = fetch_get(f, r->path, &r->version);
+    fetch_free(f);
+    return NULL;
+}
+
+static void begin_reading(struct reader *r, struct member *m, const char *sku)
+{
+    world_url(m, "");
+    *r = (struct reader){.port = m->port};
+    snprintf(r->path, sizeof r->path, "%s", sku_path(sku));
+    MUST_BE(pthread_create(&r->thread, NULL, read_one, r), 0);
+}
+
+static void end_reading(struct reader *r, int status)
+{
+    pthread_join(r->thread, NULL);
+    MUST(r->status == status, "GET %s: %d", r->path, r->status);
+}
+
+/* ---- Breakdown: a key that everybody wants is not there ---- */
+
+/* READERS want it at the processes in turn while the database cannot answer. -> how often it was asked */
+static int64_t rush(struct member *const *m, int n, const char *sku)
+{
+    struct reader reader[READERS];
+    int64_t missed = 0, asked = 0;
+
+    post(m[0], sku, 100);
+    for (int i = 0; i < n; i++) {
+        missed -= metric(m[i], "misses_total");
+        asked -= metric(m[i], "database_reads_total");
+    }
+    db_run(w->db, "begin; lock table inventory_svc.stock in access exclusive mode");
+    for (int i = 0; i < READERS; i++)
+        begin_reading(&reader[i], m[i % n], sku);
+    for (int64_t now = 0, until = test_until(PATIENCE); now != READERS; test_pause(until)) {
+        now = missed;
+        for (int i = 0; i < n; i++)
+            now += metric(m[i], "misses_total");
+        MUST(test_now() < until, "only %" PRId64 " readers have missed", now);
+        if (now >= READERS)
+            break;
+    }
+    db_run(w->db, "commit");
+    for (int i = 0; i < READERS; i++)
+        end_reading(&reader[i], 200);
+    for (int i = 0; i < n; i++)
+        asked += metric(m[i], "database_reads_total");
+    return asked;
+}
+
+START_TEST(breakdown)
+{
+    static const char *const off[] = {"CACHE_WITHOUT=flight", NULL};
+    struct member *without = with(1, NULL, off), *one = world_member(w, INVENTORY, 0);
+
+    MUST_BE(rush(&without, 1, "hot-off"), READERS);
+    MUST_BE(rush(&one, 1, "hot-on"), 1);
+    world_stop(without);
+}
+END_TEST
+
+/* The same at two processes: the one that does not hold the lock waits for the other, unless that takes
+ * so long that it asks by itself. */
+START_TEST(breakdown_of_two_processes)
+{
+    struct member *both[] = {world_member(w, INVENTORY, 0), with(1, NULL, NULL)};
+    int64_t asked = rush(both, 2, "hot-two");
+
+    MUST(asked == 1, "the database was asked %" PRId64 " times", asked);
+    world_stop(both[1]);
+}
+END_TEST
+
+/* ---- Penetration: what does not exist cannot be kept ---- */
+
+/* UNKNOWN SKUs, then one of them as often. -> how often the database was asked */
+static int64_t ask_for_nothing(struct member *m, const char *name)
+{
+    int64_t asked = metric(m, "database_reads_total");
+    struct fetch *f = fetch_new(m->port);
+
+    for (int i = 0; i < 2 * UNKNOWN; i++)
+        MUST_BE(fetch_get(f, sku_path(text("%s-%d", name, i < UNKNOWN ? i : 0)), NULL), 404);
+    fetch_free(f);
+    return metric(m, "database_reads_total") - asked;
+}
+
+START_TEST(penetration)
+{
+    static const char *const off[] = {"CACHE_WITHOUT=filter,negative", NULL},
+                             *const no_filter[] = {"CACHE_WITHOUT=filter", NULL};
+    struct member *m = with(1, NULL, off);
+
+    MUST_BE(ask_for_nothing(m, "nothing-off"), 2 * UNKNOWN);
+    world_stop(m);
+    m = with(1, NULL, no_filter);
+    MUST_BE(ask_for_nothing(m, "nothing-kept"), UNKNOWN);
+    world_stop(m);
+    m = world_member(w, INVENTORY, 0);
+    await_cache(m);
+    MUST_BE(ask_for_nothing(m, "nothing-on"), 0);
+}
+END_TEST
+
+/* Somebody asks for a SKU before it is made: neither the filter nor what was remembered hides it, in any
+ * process, from the answer to the POST on. */
+START_TEST(a_sku_that_is_made_is_there)
+{
+    static const char *const no_filter[] = {"CACHE_WITHOUT=filter", NULL};
+    struct member *m[] = {world_member(w, INVENTORY, 0), with(1, NULL, no_filter)};
+    struct fetch *f[] = {fetch_new(m[0]->port), fetch_new(m[1]->port)};
+
+    for (int i = 0; i < 100; i++) {
+        const char *sku = text("made-%d", i);
+        for (int j = 0; j < 2; j++)
+            MUST_BE(fetch_get(f[j], sku_path(sku), NULL), 404);
+        post(m[i % 2], sku, 1);
+        for (int j = 0; j < 2; j++)
+            MUST_BE(fetch_get(f[j], sku_path(sku), NULL), 200);
+    }
+    fetch_free(f[0]);
+    fetch_free(f[1]);
+    world_stop(m[1]);
+}
+END_TEST
+
+/* ---- Avalanche: what came together goes together ---- */
+
+enum { WINDOW_MS = 200, SAMPLES = 4000 };
+
+static struct {
+    pthread_t thread[4];
+    int port;
+    const char *name;
+    _Atomic bool stop;
+} crowd;
+
+static void *read_all(void *unused)
+{
+    struct fetch *f = fetch_new(crowd.port);
+    char path[100];
+
+    (void)unused;
+    for (int i = 0; !crowd.stop; i++) {
+        snprintf(path, sizeof path, "/api/v1/inventory/%s-%d", crowd.name, i % MANY);
+        MUST_BE(fetch_get(f, path, NULL), 200);
+    }
+    fetch_free(f);
+    return NULL;
+}
+
+/* MANY SKUs are read at once, and again and again until each has gone and come back. -> the most reads
+ * of the database within WINDOW_MS */
+static int64_t busiest(struct member *m, const char *name)
+{
+    static int64_t at[SAMPLES], asked[SAMPLES];
+    int64_t most = 0, first;
+    int n = 0;
+
+    make_skus(m, name, MANY);
+    crowd.port = m->port;
+    crowd.name = name;
+    crowd.stop = false;
+    first = metric(m, "database_reads_total");
+    for (int i = 0; i < 4; i++)
+        MUST_BE(pthread_create(&crowd.thread[i], NULL, read_all, NULL), 0);
+    AWAIT(PATIENCE, metric(m, "database_reads_total") - first >= MANY); /* all are there */
+    do {
+        MUST(n < SAMPLES, "they do not go");
+        at[n] = test_now();
+        asked[n] = metric(m, "database_reads_total") - first - MANY;
+        for (int i = n; i >= 0 && at[n] - at[i] <= WINDOW_MS * 1000; i--)
+            most = asked[n] - asked[i] > most ? asked[n] - asked[i] : most;
+        test_pause(test_until(PATIENCE));
+    } while (asked[n++] < MANY);
+    crowd.stop = true;
+    for (int i = 0; i < 4; i++)
+        pthread_join(crowd.thread[i], NULL);
+    return most;
+}
+
+START_TEST(avalanche)
+{
+    static const char *const on[] = {"CACHE_TTL=1500ms", NULL};
+    static const char *const off[] = {"CACHE_TTL=1500ms", "CACHE_WITHOUT=spread", NULL};
+    struct member *m = with(1, NULL, off);
+    int64_t together = busiest(m, "snow-off");
+
+    world_stop(m);
+    m = with(1, NULL, on);
+    int64_t spread = busiest(m, "snow-on");
+    printf("   of %d SKUs, in the worst %d ms: %" PRId64 " reads of the database without, %" PRId64
+           " with a spread TTL\n",
+           MANY, WINDOW_MS, together, spread);
+    MUST(spread * 4 < together * 3, "%" PRId64 " with, %" PRId64 " without", spread, together);
+    world_stop(m);
+}
+END_TEST
+
+/* ---- A slow reader ---- */
+
+/* A process stands still when it has read version 1 and not stored it; version 2 is written and told
+ * meanwhile. -> what is read then */
+static int64_t read_slowly(struct member *slow, struct member *other, const char *sku)
+{
+    struct reader reader;
+    struct fetch *f = fetch_new(other->port);
+    int64_t version;
+
+    post(other, sku, 1);
+    begin_reading(&reader, slow, sku);
+    AWAIT(PATIENCE, proc_said(slow->proc, "failpoint stock_read"));
+    AWAIT(PATIENCE, *shell("cut -d' ' -f3 /proc/%d/stat", (int)proc_pid(slow->proc)) == 'T');
+    post(other, sku, 2);
+    proc_signal(slow->proc, SIGCONT);
+    end_reading(&reader, 200);
+    MUST_BE(reader.version, 1); /* it was asked before */
+    AWAIT(PATIENCE, metric(slow, "fills_total") + metric(slow, "fills_refused_total") > 0);
+    MUST_BE(fetch_get(f, sku_path(sku), &version), 200);
+    fetch_free(f);
+    return version;
+}
+
+/* Leases are left out: else the slow one's would run out, which would hide what versions are for. */
+START_TEST(a_slow_reader)
+{
+    static const char *const off[] = {"CACHE_WITHOUT=versions,leases", NULL},
+                             *const on[] = {"CACHE_WITHOUT=leases", NULL};
+
+    world_stop(world_member(w, INVENTORY, 0));
+    struct member *slow = with(1, "stock_read:1:stop", off), *other = with(2, NULL, off);
+    MUST_BE(read_slowly(slow, other, "slow-off"), 1); /* for as long as it lives there */
+    world_kill(slow);
+    world_stop(other);
+    slow = with(1, "stock_read:1:stop", on);
+    other = with(2, NULL, on);
+    MUST_BE(read_slowly(slow, other, "slow-on"), 2);
+    MUST_BE(metric(slow, "fills_refused_total"), 1);
+    world_kill(slow);
+    world_stop(other);
+}
+END_TEST
+
+Suite *cache_suite(void)
+{
+    Suite *suite = suite_create("cache");
+    TCase *all = tcase_create("all");
+
+    tcase_add_unchecked_fixture(all, setup, teardown);
+    tcase_set_timeout(all, 4 * PATIENCE);
+    tcase_add_test(all, breakdown);
+    tcase_add_test(all, breakdown_of_two_processes);
+    tcase_add_test(all, penetration);
+    tcase_add_test(all, a_sku_that_is_made_is_there);
+    tcase_add_test(all, avalanche);
+    tcase_add_test(all, a_slow_reader);
+    suite_add_tcase(suite, all);
+    return suite;
+}
