@@ -6,7 +6,7 @@
 SERVICES = order-svc inventory-svc payment-svc
 
 B = build$(if $(SANITIZE),/$(SANITIZE))
-PKGS = rdkafka jansson libpq uuid libmicrohttpd libcurl hiredis
+PKGS = rdkafka jansson libpq uuid libmicrohttpd gnutls libcurl hiredis
 # Asked for at their first use only: on a bare machine pkg-config is not there before $(B)/packages is.
 PKG_CFLAGS = $(eval PKG_CFLAGS := $(shell pkg-config --cflags $(PKGS)))$(PKG_CFLAGS)
 PKG_LIBS = $(eval PKG_LIBS := $(shell pkg-config --libs $(PKGS)))$(PKG_LIBS)

@@ -7,19 +7,27 @@
 
 /* The settings that every service has. Times in microseconds, sizes in bytes. */
 struct saga_conf {
-    const char *brokers;      /* KAFKA_BOOTSTRAP_SERVERS, 127.0.0.1:9092 */
-    const char *kafka_config; /* KAFKA_CONFIG: a librdkafka properties file, or "" */
-    const char *database;     /* DATABASE_URL, or "" for libpq's PG* */
-    const char *http_listen;  /* HTTP_LISTEN, 127.0.0.1:port; port 0: any, logged */
-    const char *instance;     /* SAGA_INSTANCE; default host name and HTTP port; port 0: and pid */
-    const char *prefix;       /* SAGA_TOPIC_PREFIX, "" */
-    const char *level;        /* LOG_LEVEL, info */
-    int64_t callers;          /* SAGA_CALLERS, 16 */
-    int64_t call_timeout;     /* SAGA_CALL_TIMEOUT, 5 s */
-    int64_t outbox_keep;      /* SAGA_OUTBOX_KEEP, 600 s */
-    int64_t outbox_bytes;     /* SAGA_OUTBOX_BYTES, 1 GiB */
-    int64_t session_timeout;  /* SAGA_SESSION_TIMEOUT, 10 s: Kafka's session.timeout.ms */
-    int64_t lock_wait;        /* SAGA_LOCK_WAIT, 5 s: then blockers of ours are ended (4.4) */
+    const char *brokers;         /* KAFKA_BOOTSTRAP_SERVERS, 127.0.0.1:9092 */
+    const char *kafka_config;    /* KAFKA_CONFIG: a librdkafka properties file, or "" */
+    const char *database;        /* DATABASE_URL, or "" for libpq's PG* */
+    const char *http_listen;     /* HTTP_LISTEN, 127.0.0.1:port; port 0: any, logged */
+    const char *http_token_file; /* HTTP_TOKEN_FILE, "": no token is needed */
+    const char *http_tls_cert;   /* HTTP_TLS_CERT and HTTP_TLS_KEY, "": no TLS */
+    const char *http_tls_key;
+    int64_t http_connections;        /* HTTP_CONNECTIONS, 4096 */
+    int64_t http_client_connections; /* HTTP_CLIENT_CONNECTIONS of one address, 0: any */
+    int64_t http_client_rate;        /* HTTP_CLIENT_RATE, requests/s of one address, 0: any */
+    int64_t http_request_timeout;    /* HTTP_REQUEST_TIMEOUT, 20 s: a whole request is here in it */
+    int64_t http_idle_timeout; /* HTTP_IDLE_TIMEOUT, 30 s: between requests, or to read an answer */
+    const char *instance;      /* SAGA_INSTANCE; default host name and HTTP port; port 0: and pid */
+    const char *prefix;        /* SAGA_TOPIC_PREFIX, "" */
+    const char *level;         /* LOG_LEVEL, info */
+    int64_t callers;           /* SAGA_CALLERS, 16 */
+    int64_t call_timeout;      /* SAGA_CALL_TIMEOUT, 5 s */
+    int64_t outbox_keep;       /* SAGA_OUTBOX_KEEP, 600 s */
+    int64_t outbox_bytes;      /* SAGA_OUTBOX_BYTES, 1 GiB */
+    int64_t session_timeout;   /* SAGA_SESSION_TIMEOUT, 10 s: Kafka's session.timeout.ms */
+    int64_t lock_wait;         /* SAGA_LOCK_WAIT, 5 s: then blockers of ours are ended (4.4) */
     int64_t hold_wait; /* SAGA_HOLD_WAIT, 10 s: an open gap is read again from the earliest (4.2) */
     int64_t look_wait; /* SAGA_LOOK_WAIT, 5 s: a finding counts if it is there again (4.4) */
     int64_t look_every;    /* SAGA_LOOK_EVERY, 1 min: running lanes are looked at */

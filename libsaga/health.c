@@ -181,9 +181,9 @@ static void metrics(struct saga_request *req)
 }
 
 const struct saga_route saga_health_routes[] = {
-    {"GET", "/livez", livez, SAGA_AT_ONCE},
-    {"GET", "/readyz", readyz, SAGA_AT_ONCE},
+    {"GET", "/livez", livez, SAGA_AT_ONCE, text_plain, .open = true},
+    {"GET", "/readyz", readyz, SAGA_AT_ONCE, text_plain, .open = true},
     {"GET", "/lanes", lanes_json, SAGA_AT_ONCE},
-    {"GET", "/metrics", metrics, SAGA_AT_ONCE},
+    {"GET", "/metrics", metrics, SAGA_AT_ONCE, text_plain},
     {0},
 };

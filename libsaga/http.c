@@ -1,13 +1,15 @@
-/* Serves HTTP: the only caller of libmicrohttpd. One thread with epoll takes connections, reads a
- * request with its body and finds its route. A handler that waits for nothing runs on that thread;
- * another on a worker (http_work.c), or it answers later, while its connection is suspended; what is
- * answered comes back to this thread, which sends it (http_reply.c).
+/* Serves HTTP: with http_conn.c, http_rules.c and http_tls.c the only caller of libmicrohttpd. One thread
+ * with epoll takes connections, reads a request with its body and finds its route. A handler that
+ * waits for nothing runs on that thread; another on a worker (http_work.c), or it answers later, while
+ * its connection is suspended; what is answered comes back to this thread, which sends it
+ * (http_reply.c).
  *
- * What bounds it: connections, their idle time, the memory of their headers (libmicrohttpd answers
- * 431 itself), the body, those that wait for a worker, and a time-out on the workers' statements.
+ * What bounds it: connections and their time (http_conn.c), headers (http_rules.c; far beyond,
+ * libmicrohttpd's memory for them), the body, those that wait for a worker and for how long, and a
+ * time-out on the workers' statements.
  *
- * Stop: no more connections are taken, requests that are here are answered, for at most DRAIN_S;
- * what is not answered then ends with the process. */
+ * Stop: no more connections are taken, those that ask nothing are closed, requests that are here are
+ * answered, for at most DRAIN_S; what is not answered then ends with the process. */
 #include "http.h"
 
 #include <assert.h>
@@ -25,23 +27,19 @@
 #include "command.h"
 #include "health.h"
 #include "http_private.h"
+#include "http_tls.h"
+#include "http_token.h"
 #include "listen.h"
 #include "metrics.h"
-#include "park_http.h"
 
 enum {
-    BODY_MAX = 64 * 1024,
-    BODY_DRAIN = 1024 * 1024, /* a larger one is not even read to its end: the connection is cut */
-    HEADERS_MAX = 32 * 1024,  /* libmicrohttpd's memory per connection */
-    CONNECTIONS = 5000,       /* most of them may be held (saga_later) */
-    IDLE_S = 30,
+    MEMORY = 20 * 1024, /* libmicrohttpd's, of a connection: its headers and its answer's */
     DRAIN_S = 2,
     TURN_MS = 1000, /* the loop turns at least so often */
 };
 
-static const struct saga_route *own;
 static struct MHD_Daemon *server;
-static struct saga_histogram *seconds;
+static saga_cell_t *held;
 static const struct saga_guest *guest;
 static _Thread_local bool at_front; /* this is the HTTP thread */
 
@@ -49,64 +47,11 @@ static _Thread_local bool at_front; /* this is the HTTP thread */
 static struct {
     pthread_t thread;
     int epoll, wake, watched; /* the guest's, -1: none */
-    atomic_bool stop;
+    atomic_bool stop, renew;
     int requests; /* that have begun and not ended */
     pthread_mutex_t lock;
     struct saga_request *answered; /* by others */
-} front = {.watched = -1, .lock = PTHREAD_MUTEX_INITIALIZER};
-
-/* ---- Routes ---- */
-
-static size_t segment(const char *s)
-{
-    return strcspn(s, "/");
-}
-
-/* Compares segment by segment; "{id}" takes one that is not empty. Parameters of a path that does
- * not fit in the end are overwritten by the next try. */
-static bool fits(struct saga_request *req, const char *pattern, const char *path)
-{
-    req->params = 0;
-    while (*pattern == '/' && *path == '/') {
-        size_t n = segment(++pattern), m = segment(++path);
-        if (*pattern == '{') {
-            if (m == 0)
-                return false;
-            assert(req->params < SAGA_HTTP_PARAMS);
-            struct saga_pair *p = &req->param[req->params++];
-            p->name = saga_arena_text(&req->arena, pattern + 1, n - 2);
-            p->value = saga_arena_text(&req->arena, path, m);
-        } else if (n != m || memcmp(pattern, path, n) != 0) {
-            return false;
-        }
-        pattern += n;
-        path += m;
-    }
-    return !*pattern && !*path;
-}
-
-static bool serves(const char *route, const char *method)
-{
-    return strcmp(route, method) == 0 || (strcmp(method, "HEAD") == 0 && strcmp(route, "GET") == 0);
-}
-
-/* allow collects the methods of all routes with this path, for 405. */
-static const struct saga_route *find(struct saga_request *req, const char *path,
-                                     struct saga_buf *allow)
-{
-    const struct saga_route *tables[] = {saga_health_routes, saga_command_routes, saga_park_routes,
-                                         own};
-    for (size_t t = 0; t < sizeof tables / sizeof *tables; t++)
-        for (const struct saga_route *r = tables[t]; r && r->method; r++) {
-            if (!fits(req, r->path, path))
-                continue;
-            if (serves(r->method, req->method))
-                return r;
-            saga_buf_printf(allow, "%s%s%s", allow->n ? ", " : "", r->method,
-                            strcmp(r->method, "GET") == 0 ? ", HEAD" : "");
-        }
-    return NULL;
-}
+} front = {.wake = -1, .watched = -1, .lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* ---- What a handler asks ---- */
 
@@ -153,48 +98,6 @@ struct saga_arena *saga_http_arena(struct saga_request *req)
 
 /* ---- A request's life ---- */
 
-static bool is_json_type(const char *type)
-{
-    size_t n = strcspn(type, "; \t");
-    return (n == 16 && strncasecmp(type, "application/json", n) == 0) ||
-           (n > 5 && strncasecmp(type + n - 5, "+json", 5) == 0);
-}
-
-/* What is wrong with a request whatever its route does. -> false: it is answered */
-static bool acceptable(struct saga_request *req)
-{
-    struct saga_buf allow = {0};
-    const char *type = saga_header(req, "Content-Type");
-    req->route = find(req, req->path, &allow);
-    if (req->too_large) {
-        saga_reply_problem(req, 413, "Content Too Large", "the body is over %d bytes", BODY_MAX);
-    } else if (req->route && req->body.n && type && !is_json_type(type)) {
-        saga_reply_header(req, "Accept", "application/json");
-        saga_reply_problem(req, 415, "Unsupported Media Type",
-                           "the body is %.100s, expected application/json", type);
-    } else if (allow.n && !req->route) {
-        saga_buf_add(&allow, "", 1);
-        saga_reply_header(req, "Allow", allow.at);
-        saga_reply_problem(req, 405, "Method Not Allowed", "%.20s: allowed is %s", req->method,
-                           allow.at);
-    } else if (!req->route) {
-        saga_reply_problem(req, 404, "Not Found", "no resource %.200s", req->path);
-    }
-    saga_buf_free(&allow);
-    return !req->replied;
-}
-
-static void measure(const struct saga_request *req)
-{
-    char labels[32];
-    struct timespec now;
-    snprintf(labels, sizeof labels, "status=\"%d\"", req->status);
-    saga_count(saga_metric("saga_http_requests_total", labels, "HTTP requests answered"), 1);
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    saga_observe(seconds, (now.tv_sec - req->began.tv_sec) * INT64_C(1000000) +
-                              (now.tv_nsec - req->began.tv_nsec) / 1000);
-}
-
 /* libmicrohttpd leaves the body of an answer to HEAD out by itself. */
 static enum MHD_Result send_answer(struct saga_request *req)
 {
@@ -205,11 +108,18 @@ static enum MHD_Result send_answer(struct saga_request *req)
     req->answer = (struct saga_buf){0};
     if (req->type)
         MHD_add_response_header(response, "Content-Type", req->type);
-    for (int i = 0; i < req->headers; i++)
+    bool cached = false;
+    for (int i = 0; i < req->headers; i++) {
         MHD_add_response_header(response, req->header[i].name, req->header[i].value);
-    if (atomic_load(&front.stop))
+        cached |= strcasecmp(req->header[i].name, "Cache-Control") == 0;
+    }
+    MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
+    if (!cached)
+        MHD_add_response_header(response, "Cache-Control", "no-store");
+    if (req->last || atomic_load(&front.stop))
         MHD_add_response_header(response, "Connection", "close");
-    measure(req);
+    saga_http_count(req);
+    saga_conn_enter(req->conn, SAGA_ANSWERED);
     enum MHD_Result rc = MHD_queue_response(req->connection, (unsigned)req->status, response);
     MHD_destroy_response(response);
     return rc;
@@ -219,8 +129,8 @@ static _Thread_local bool later;
 
 void saga_later(struct saga_request *req)
 {
-    (void)req;
-    later = true;
+    later = req->held = true;
+    saga_count(held, 1);
 }
 
 bool saga_http_run(struct saga_request *req)
@@ -243,6 +153,8 @@ void saga_http_wake(void)
 void saga_answered(struct saga_request *req)
 {
     assert(req->replied);
+    if (req->held)
+        saga_count(held, -1);
     if (at_front && req->suspended) {
         MHD_resume_connection(req->connection);
         return;
@@ -254,6 +166,14 @@ void saga_answered(struct saga_request *req)
     pthread_mutex_unlock(&front.lock);
     if (first)
         saga_http_wake();
+}
+
+static enum MHD_Result wait_for_answer(struct saga_request *req)
+{
+    saga_conn_enter(req->conn, SAGA_HANDLED);
+    MHD_suspend_connection(req->connection);
+    req->suspended = true;
+    return MHD_YES;
 }
 
 static void busy(struct saga_request *req)
@@ -285,86 +205,63 @@ void *saga_kept(const struct saga_request *req)
 /* The whole request is here. */
 static enum MHD_Result dispatch(struct saga_request *req)
 {
-    bool answered = true;
-    if (acceptable(req)) {
-        req->handle = req->route->handle;
-        if (req->route->where == SAGA_AT_ONCE)
-            answered = saga_http_run(req);
-        else if (saga_work_give(req))
-            answered = false;
-        else
-            busy(req);
-    }
-    if (answered)
+    req->handle = req->route->handle;
+    if (req->route->where == SAGA_AT_ONCE) {
+        if (saga_http_run(req))
+            return send_answer(req);
+    } else if (!saga_work_give(req)) {
+        busy(req);
         return send_answer(req);
-    MHD_suspend_connection(req->connection);
-    req->suspended = true;
-    return MHD_YES;
+    }
+    return wait_for_answer(req);
 }
 
-/* ---- Whose length cannot be believed (RFC 9112, 6.3) ---- */
-
-static enum MHD_Result count_length(void *count, enum MHD_ValueKind kind, const char *name,
-                                    const char *value)
-{
-    (void)kind, (void)value;
-    if (strcasecmp(name, "Content-Length") == 0 || strcasecmp(name, "Transfer-Encoding") == 0)
-        ++*(int *)count;
-    return MHD_YES;
-}
-
-/* Two lengths: we would wait for one, and what is between takes the other. */
-static bool ambiguous(struct saga_request *req)
-{
-    int n = 0;
-    MHD_get_connection_values(req->connection, MHD_HEADER_KIND, count_length, &n);
-    if (n < 2)
-        return false;
-    saga_reply_header(req, "Connection", "close");
-    saga_reply_problem(req, 400, "Bad Request", "the length of the body is given twice");
-    return true;
-}
-
-static bool hopelessly_large(struct saga_request *req)
-{
-    const char *length = saga_header(req, "Content-Length");
-    return length && strtoll(length, NULL, 10) > BODY_DRAIN;
-}
-
-/* The headers are here. */
+/* The headers are here. What is refused for them is answered after the body, which is thrown away: an
+ * answer before its end would be lost with most clients, who write before they read. */
 static enum MHD_Result begin(struct saga_request *req)
 {
     front.requests++;
-    clock_gettime(CLOCK_MONOTONIC, &req->began);
-    if (ambiguous(req))
-        return send_answer(req);
-    if (!hopelessly_large(req))
-        return MHD_YES;
-    req->too_large = true;
-    return dispatch(req);
+    req->began = saga_conn_now();
+    saga_conn_enter(req->conn, SAGA_ASKING);
+    saga_rules_judge(req);
+    return req->replied && req->last ? send_answer(req) : MHD_YES;
 }
 
-/* A body that is a little too large is read and thrown away: an answer before its end would be lost
- * with most clients, who write before they read. */
 static enum MHD_Result take(struct saga_request *req, const char *data, size_t *n)
 {
-    if (req->body.n + *n > BODY_DRAIN)
+    req->read += *n;
+    if (req->read > SAGA_BODY_DRAIN)
         return MHD_NO;
-    saga_buf_add(&req->body, data, *n);
-    req->too_large = req->body.n > BODY_MAX;
+    if (!req->replied && req->read > SAGA_BODY_MAX) {
+        saga_buf_free(&req->body);
+        saga_reply_too_large(req);
+    }
+    if (!req->replied)
+        saga_buf_add(&req->body, data, *n);
     *n = 0;
     return MHD_YES;
+}
+
+/* The request line is here. */
+static void *on_target(void *cls, const char *target, struct MHD_Connection *connection)
+{
+    struct saga_request *req = saga_alloc(sizeof *req);
+    (void)cls;
+    *req = (struct saga_request){
+        .connection = connection, .conn = saga_conn_of(connection), .target_n = strlen(target)};
+    return req;
 }
 
 static enum MHD_Result on_request(void *cls, struct MHD_Connection *connection, const char *path,
                                   const char *method, const char *version, const char *data,
                                   size_t *n, void **state)
 {
-    (void)cls, (void)version;
+    (void)cls, (void)connection;
     struct saga_request *req = *state;
-    if (!req) {
-        *state = req = saga_alloc(sizeof *req);
-        *req = (struct saga_request){.connection = connection, .method = method, .path = path};
+    if (!req->method) {
+        req->method = method;
+        req->path = path;
+        req->http_1_0 = strcmp(version, "HTTP/1.0") == 0;
         return begin(req);
     }
     if (*n)
@@ -379,7 +276,8 @@ static void on_end(void *cls, struct MHD_Connection *connection, void **state,
     struct saga_request *req = *state;
     if (!req)
         return;
-    front.requests--;
+    front.requests -= req->method != NULL;
+    saga_conn_enter(req->conn, SAGA_KEPT);
     saga_arena_free(&req->arena);
     saga_buf_free(&req->body);
     saga_buf_free(&req->answer);
@@ -412,42 +310,58 @@ static void resume_answered(void)
     }
 }
 
-static int64_t now_ms(void)
+/* Once a second, and when told to. */
+static void renew(void)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000 + t.tv_nsec / 1000000;
+    static int64_t looked;
+    bool told = atomic_exchange(&front.renew, false);
+    int64_t now = saga_conn_now();
+    if (!told && now - looked < TURN_MS * 1000)
+        return;
+    looked = now;
+    saga_token_renew(told);
+    saga_tls_renew(told);
 }
 
 /* One round of epoll: what others have answered, then libmicrohttpd. -> ms to wait in the next one */
-static int turn(int wait)
+static int turn(int wait_ms)
 {
     struct epoll_event event[3]; /* wake, libmicrohttpd, the guest */
     MHD_UNSIGNED_LONG_LONG ms;
-    if (MHD_get_timeout(server, &ms) == MHD_YES && ms < (unsigned)wait)
-        wait = (int)ms;
-    int n = epoll_wait(front.epoll, event, 3, wait);
+    if (MHD_get_timeout(server, &ms) == MHD_YES && ms < (unsigned)wait_ms)
+        wait_ms = (int)ms;
+    int n = epoll_wait(front.epoll, event, 3, wait_ms);
     for (int i = 0; i < n; i++)
         if (event[i].data.fd == front.watched)
             guest->ready(event[i].events);
     resume_answered();
     MHD_run(server);
-    wait = guest ? guest->turn() : TURN_MS;
-    return wait < TURN_MS ? wait : TURN_MS;
+    saga_conn_cut_late();
+    renew();
+    wait_ms = guest ? guest->turn() : TURN_MS;
+    return wait_ms < TURN_MS ? wait_ms : TURN_MS;
 }
 
 static void *run(void *unused)
 {
     (void)unused;
-    int wait = 0;
+    int wait_ms = 0;
     at_front = true;
     while (!atomic_load(&front.stop))
-        wait = turn(wait);
-    int64_t until = now_ms() + DRAIN_S * 1000;
+        wait_ms = turn(wait_ms);
+    int64_t until = saga_conn_now() + DRAIN_S * 1000000;
     close(MHD_quiesce_daemon(server));
-    while (front.requests && now_ms() < until)
-        wait = turn(wait);
+    wait_ms = turn(0); /* what has come meanwhile is no idle connection's */
+    saga_conn_cut_idle();
+    while (front.requests && saga_conn_now() < until)
+        wait_ms = turn(wait_ms);
     return NULL;
+}
+
+void saga_http_renew(void)
+{
+    atomic_store(&front.renew, true);
+    saga_http_wake();
 }
 
 bool saga_http_stopping(void)
@@ -489,25 +403,42 @@ static void start_thread(void)
         _exit(70); /* out of threads at start */
 }
 
+static enum MHD_Result on_connection(void *cls, const struct sockaddr *address, socklen_t n)
+{
+    (void)cls, (void)n;
+    return saga_conn_may_come(address) ? MHD_YES : MHD_NO;
+}
+
+static struct MHD_Daemon *start_daemon(const struct saga_conf *conf, int fd)
+{
+    static const struct MHD_OptionItem none[] = {{MHD_OPTION_END, 0, NULL}};
+    const struct MHD_OptionItem *tls = saga_tls_options();
+    unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | (tls ? MHD_USE_TLS : 0);
+    return MHD_start_daemon(flags, 0, on_connection, NULL, on_request, NULL,
+                            MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_ARRAY, tls ? tls : none,
+                            MHD_OPTION_NOTIFY_CONNECTION, saga_conn_notify, NULL,
+                            MHD_OPTION_NOTIFY_COMPLETED, on_end, NULL, MHD_OPTION_URI_LOG_CALLBACK,
+                            on_target, NULL, MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL,
+                            MHD_OPTION_CONNECTION_LIMIT, (unsigned)saga_conn_init(conf),
+                            MHD_OPTION_CONNECTION_TIMEOUT, 0u, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+                            MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)MEMORY, MHD_OPTION_END);
+}
+
 int saga_http_start(const struct saga_conf *conf, const struct saga_service *service,
                     const struct saga_view *view, int *port, struct saga_err *err)
 {
-    static const int64_t bounds[] = {500,   1000,   2500,    5000,    10000,
-                                     25000, 100000, 1000000, 5000000, 0};
+    if (saga_token_init(conf->http_token_file, err) < 0 ||
+        saga_tls_init(conf->http_tls_cert, conf->http_tls_key, err) < 0)
+        return SAGA_FATAL;
     int fd = saga_listen(conf->http_listen, port, err);
     if (fd < 0)
         return fd;
-    own = service->routes;
+    saga_rules_init(service);
     saga_health_init(service, view);
     saga_command_init(conf, service, view);
-    seconds = saga_histogram("saga_http_request_seconds", "",
-                             "From a request's headers to its answer", bounds);
-    server =
-        MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME, 0, NULL, NULL, on_request, NULL,
-                         MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_NOTIFY_COMPLETED, on_end, NULL,
-                         MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL, MHD_OPTION_CONNECTION_LIMIT,
-                         (unsigned)CONNECTIONS, MHD_OPTION_CONNECTION_TIMEOUT, (unsigned)IDLE_S,
-                         MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HEADERS_MAX, MHD_OPTION_END);
+    saga_http_count_init(service);
+    held = saga_metric("saga_http_held", "", "HTTP requests that wait for what will happen");
+    server = start_daemon(conf, fd);
     if (!server) {
         close(fd);
         return saga_err(err, SAGA_FATAL, "HTTP: the server does not start on %s",

@@ -24,6 +24,8 @@ struct saga_route {
     const char *path;   /* "/api/v1/orders/{id}" */
     void (*handle)(struct saga_request *req);
     enum saga_where where;
+    const char *type; /* of what it answers; NULL: application/json */
+    bool open;        /* to all: it asks for no token and no rate */
 };
 
 /* What a handler asks. Texts live as long as the request. */
@@ -48,8 +50,9 @@ void saga_reply_problem(struct saga_request *req, int status, const char *title,
                         ...) __attribute__((format(printf, 4, 5)));
 void saga_reply_error(struct saga_request *req,
                       const struct saga_err *err); /* RETRY 503, POISON 400 or 422, else 500 */
-void saga_reply_header(struct saga_request *req, const char *name,
-                       const char *value); /* before the reply */
+/* Before the reply; a value with a control character is left out. Without a Cache-Control of its own an
+ * answer is kept by no cache. */
+void saga_reply_header(struct saga_request *req, const char *name, const char *value);
 void saga_later(struct saga_request *req);
 void saga_answered(struct saga_request *req); /* Takes req. */
 bool saga_http_stopping(void);
@@ -102,9 +105,11 @@ struct saga_view {
 
 /* Starts the thread: the service's routes and /livez, /readyz[?verbose], /lanes, /metrics.
  * port: the one bound. A busy port: SAGA_FATAL, err says who holds it if that can be seen, and that
- * HTTP_LISTEN moves us. */
+ * HTTP_LISTEN moves us. A token or certificate that is not right: SAGA_FATAL. */
 int saga_http_start(const struct saga_conf *conf, const struct saga_service *service,
                     const struct saga_view *view, int *port, struct saga_err *err);
 void saga_http_stop(void);
+void saga_http_renew(
+    void); /* reads token and certificate again; from any thread or signal handler */
 
 #endif

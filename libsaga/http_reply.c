@@ -8,9 +8,20 @@
 
 #include "http_private.h"
 
+/* A line end would begin a header, or an answer, of the client's own making. */
+static bool is_clean(const char *value)
+{
+    for (; *value; value++)
+        if ((unsigned char)*value < ' ' || *value == 0x7f)
+            return false;
+    return true;
+}
+
 void saga_reply_header(struct saga_request *req, const char *name, const char *value)
 {
     assert(!req->replied && req->headers < SAGA_HTTP_HEADERS);
+    if (!is_clean(value))
+        return;
     req->header[req->headers++] =
         (struct saga_pair){saga_arena_text(&req->arena, name, strlen(name)),
                            saga_arena_text(&req->arena, value, strlen(value))};
@@ -67,6 +78,11 @@ void saga_reply_problem(struct saga_request *req, int status, const char *title,
     vsnprintf(detail, sizeof detail, format, args);
     va_end(args);
     problem(req, status, title, detail);
+}
+
+void saga_reply_too_large(struct saga_request *req)
+{
+    saga_reply_problem(req, 413, "Content Too Large", "the body is over %d bytes", SAGA_BODY_MAX);
 }
 
 /* 400: not JSON at all; 422: JSON that says what we do not accept. */

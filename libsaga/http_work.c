@@ -11,6 +11,9 @@
 #include "presence.h"
 
 enum { WORKERS = 4, WAITING_MAX = 256, SEARCHES_MAX = 16, SEARCH_S = 1 };
+enum {
+    PATIENCE_US = 10 * 1000000
+}; /* who has waited so long is told to come again: he may be gone */
 
 /* A queue and those that serve it. */
 struct line {
@@ -59,6 +62,13 @@ static struct saga_request *next_of(struct line *line)
     return req;
 }
 
+static void too_late(struct saga_request *req)
+{
+    saga_reply_header(req, "Retry-After", "1");
+    saga_reply_problem(req, 503, "Service Unavailable", "no worker was free for %d s",
+                       PATIENCE_US / 1000000);
+}
+
 static void *run(void *number)
 {
     int i = (int)(intptr_t)number;
@@ -66,8 +76,11 @@ static void *run(void *number)
 
     while ((req = next_of(served_by(i)))) {
         req->pg = work.pg[i];
-        if (saga_http_run(req))
-            saga_answered(req);
+        if (i < WORKERS && saga_conn_now() - req->began > PATIENCE_US)
+            too_late(req);
+        else if (!saga_http_run(req))
+            continue;
+        saga_answered(req);
     }
     return NULL;
 }

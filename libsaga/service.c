@@ -45,14 +45,22 @@ static void on_alarm(int signal)
     _exit(OK); /* something hangs while closing; nothing that matters is lost */
 }
 
+static void on_hangup(int signal)
+{
+    (void)signal;
+    saga_http_renew();
+}
+
 static void handle_signals(struct saga_engine *e)
 {
-    struct sigaction stop = {.sa_handler = on_signal}, hang = {.sa_handler = on_alarm};
+    struct sigaction stop = {.sa_handler = on_signal}, hang = {.sa_handler = on_alarm},
+                     renew = {.sa_handler = on_hangup, .sa_flags = SA_RESTART};
 
     the_engine = e;
     sigaction(SIGTERM, &stop, NULL);
     sigaction(SIGINT, &stop, NULL);
     sigaction(SIGALRM, &hang, NULL);
+    sigaction(SIGHUP, &renew, NULL);
     signal(SIGPIPE, SIG_IGN);
 }
 
@@ -210,6 +218,7 @@ static int serve(struct saga_engine *e, struct saga_err *err)
     saga_view_waits(NULL);
     saga_calls_start(e->service, (int)e->conf->callers, e->wake);
     rc = saga_engine_loop(e, err);
+    saga_view_waits("stopping");
     SAGA_FAILPOINT(stopping);
     if (rc == 0)
         saga_engine_settle(e, SETTLE);

@@ -54,7 +54,13 @@ static struct saga_route routes[ROUTES];
 static const struct saga_view view = {lanes, total, turned, waits};
 static const struct saga_service service = {.name = "order", .routes = routes};
 static const struct saga_conf conf = {.http_listen = "127.0.0.1:0",
-                                      .database = "host=/nonexistent"};
+                                      .database = "host=/nonexistent",
+                                      .http_token_file = "",
+                                      .http_tls_cert = "",
+                                      .http_tls_key = "",
+                                      .http_connections = 4096,
+                                      .http_request_timeout = 20000000,
+                                      .http_idle_timeout = 30000000};
 static int port;
 
 static void start(void)

@@ -84,7 +84,8 @@ static void take(struct saga_request *req)
 pthread_cond_t moved = PTHREAD_COND_INITIALIZER;
 static bool gate;
 int waiting;
-struct saga_request *kept;
+struct saga_request *kept[KEPT_MAX];
+int kept_n;
 
 static void wait_at_gate(struct saga_request *req)
 {
@@ -102,26 +103,49 @@ static void keep_for_later(struct saga_request *req)
 {
     saga_later(req);
     pthread_mutex_lock(&stage);
-    kept = req;
+    ck_assert_int_lt(kept_n, KEPT_MAX);
+    kept[kept_n++] = req;
     pthread_cond_broadcast(&moved);
     pthread_mutex_unlock(&stage);
 }
 
-static const struct saga_route routes[] = {{"GET", "/api/v1/orders/{id}", show},
-                                           {"POST", "/api/v1/orders", take},
-                                           {"GET", "/api/v1/orders", take},
-                                           {"GET", "/slow", wait_at_gate},
-                                           {"GET", "/search", wait_at_gate, SAGA_SEARCH},
-                                           {"GET", "/later", keep_for_later, SAGA_AT_ONCE},
-                                           {0}};
+static void answer_large(struct saga_request *req)
+{
+    char *text = malloc(LARGE);
+    memset(text, 'x', LARGE);
+    saga_reply_text(req, 200, "text/plain", text, LARGE);
+    free(text);
+}
+
+static void answer_header(struct saga_request *req)
+{
+    saga_reply_header(req, "X-Value", saga_query(req, "v"));
+    saga_reply_header(req, "Cache-Control", "max-age=5");
+    saga_reply(req, 200, json_object());
+}
+
+static const struct saga_route routes[] = {
+    {"GET", "/api/v1/orders/{id}", show},
+    {"POST", "/api/v1/orders", take},
+    {"GET", "/api/v1/orders", take},
+    {"GET", "/slow", wait_at_gate},
+    {"GET", "/search", wait_at_gate, SAGA_SEARCH},
+    {"GET", "/later", keep_for_later, SAGA_AT_ONCE},
+    {"GET", "/large", answer_large, SAGA_AT_ONCE, "text/plain"},
+    {"GET", "/header", answer_header, SAGA_AT_ONCE},
+    {0}};
 static const struct saga_service service = {.name = "order", .routes = routes};
 static const struct saga_view view = {lanes, total, turned, waits};
-static const struct saga_conf conf = {.http_listen = "127.0.0.1:0", .database = "", .prefix = ""};
+#define SETTINGS                                                                                   \
+    .database = "", .prefix = "", .http_token_file = "", .http_tls_cert = "", .http_tls_key = "",  \
+    .http_connections = 4096, .http_request_timeout = 20000000, .http_idle_timeout = 30000000
+struct saga_conf conf = {.http_listen = "127.0.0.1:0", SETTINGS};
 
 /* ---- Asking ---- */
 
 static int port;
 void *curl;
+const char *stage_ca;
 static struct curl_slist *headers;
 char answer[65536];
 static char answer_headers[8192];
@@ -148,8 +172,10 @@ long ask(const char *method, const char *path, const char *body, size_t n)
 {
     char url[70000];
     long status = 0;
-    snprintf(url, sizeof url, "http://127.0.0.1:%d%s", port, path);
+    snprintf(url, sizeof url, "http%s://127.0.0.1:%d%s", stage_ca ? "s" : "", port, path);
     curl_easy_reset(curl);
+    if (stage_ca)
+        curl_easy_setopt(curl, CURLOPT_CAINFO, stage_ca);
     answer_n = answer_headers_n = 0;
     *answer = *answer_headers = 0;
     curl_easy_setopt(curl, CURLOPT_URL, url);
@@ -208,6 +234,7 @@ void stage_start(void)
     turned_us = monotonic_us();
     what_waits = NULL;
     gate = false;
+    kept_n = 0;
     ck_assert_msg(saga_http_start(&conf, &service, &view, &port, &err) == 0, "%s", err.text);
     ck_assert_int_gt(port, 0);
     curl = curl_easy_init();
@@ -251,6 +278,23 @@ int hear(int fd)
     return strncmp(answer, "HTTP/1.1 ", 9) == 0 ? atoi(answer + 9) : -1;
 }
 
+int say(const char *request)
+{
+    int fd = dial(request);
+    pthread_mutex_unlock(&stage);
+    int status = hear(fd);
+    pthread_mutex_lock(&stage);
+    return status;
+}
+
+bool is_answered(int fd)
+{
+    pthread_mutex_unlock(&stage);
+    bool any = recv(fd, answer, sizeof answer, 0) > 0;
+    pthread_mutex_lock(&stage);
+    return any;
+}
+
 void await_waiting(int n)
 {
     while (waiting != n)
@@ -262,7 +306,8 @@ int stage_busy(struct saga_err *err)
     char listen[32];
     int other;
     snprintf(listen, sizeof listen, "127.0.0.1:%d", port);
-    struct saga_conf second = {.http_listen = listen, .database = "", .prefix = ""};
+    struct saga_conf second = conf;
+    second.http_listen = listen;
     return saga_http_start(&second, &service, &view, &other, err);
 }
 

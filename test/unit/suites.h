@@ -30,6 +30,8 @@
     X(conf)       \
     X(health)     \
     X(http)       \
+    X(limits)     \
+    X(guard)      \
     X(sagactl)    \
     X(metrics)    \
     X(memory)     \

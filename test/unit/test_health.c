@@ -83,14 +83,25 @@ START_TEST(lanes_as_json)
 }
 END_TEST
 
-/* Metrics have Prometheus' content type, and count the requests themselves. */
+/* Metrics have Prometheus' content type, and count the requests themselves: by the route, whatever is
+ * asked. */
 START_TEST(metrics_are_prometheus)
 {
     get("/livez");
+    get("/api/v1/orders/a");
+    get("/api/v1/orders/b");
+    get("/nowhere");
     ck_assert_int_eq(get("/metrics"), 200);
+    ck_assert_ptr_nonnull(
+        strstr(answer, "{route=\"/api/v1/orders/{id}\",method=\"GET\",status=\"200\"} 2\n"));
+    ck_assert_ptr_nonnull(strstr(answer, "{route=\"none\",method=\"any\",status=\"404\"} 1\n"));
+    ck_assert_ptr_null(strstr(answer, "nowhere"));
     ck_assert(has_header("Content-Type: text/plain; version=0.0.4"));
-    ck_assert_ptr_nonnull(strstr(answer, "\nsaga_http_requests_total{status=\"200\"} 1\n"));
-    ck_assert_ptr_nonnull(strstr(answer, "\nsaga_http_request_seconds_count 1\n"));
+    ck_assert_ptr_nonnull(strstr(
+        answer, "\nsaga_http_requests_total{route=\"/livez\",method=\"GET\",status=\"200\"} 1\n"));
+    ck_assert_ptr_nonnull(
+        strstr(answer, "\nsaga_http_request_seconds_count{route=\"/livez\",method=\"GET\"} 1\n"));
+    ck_assert_ptr_nonnull(strstr(answer, "\nsaga_http_connections 1\n"));
 }
 END_TEST
 
