@@ -261,7 +261,8 @@ START_TEST(many_connections)
         pthread_cond_wait(&moved, &stage);
     ck_assert_int_eq(counted("\nsaga_http_connections "), HELD + IDLE + 1);
     ck_assert_int_eq(counted("\nsaga_http_held "), HELD);
-    printf("   %d connections: %ld KB each\n", HELD + IDLE, (resident_kb() - before) / (HELD + IDLE));
+    printf("   %d connections: %ld KB each\n", HELD + IDLE,
+           (resident_kb() - before) / (HELD + IDLE));
     ck_assert_int_lt(resident_kb() - before, (HELD + IDLE) * KB_EACH);
     for (int i = 0; i < HELD; i++) {
         saga_reply(kept[i], 200, json_object());
