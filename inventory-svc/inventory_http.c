@@ -248,15 +248,38 @@ static json_t *make_movements(struct saga_request *req, const struct saga_rows *
                      full ? saga_rows_text(rows, n - 1, 5) : NULL);
 }
 
+/* before of the query, as PostgreSQL reads it; it knows more of times than RFC 3339 and less, too.
+ * -> false: it is not one, and the request is answered. */
+static bool before_of(struct saga_request *req, const char **before)
+{
+    const char *text = saga_query(req, "before");
+    struct saga_buf b = {0};
+    int64_t us;
+
+    *before = NULL;
+    if (!text)
+        return true;
+    if (!saga_time_read(text, strlen(text), &us)) {
+        saga_reply_problem(req, 400, "Bad before", "before: expected a time as %s",
+                           "2026-11-24T13:31:25.123456Z");
+        return false;
+    }
+    saga_json_put_time(&b, us, 6);
+    *before = saga_arena_text(saga_http_arena(req), b.at + 1, b.n - 2); /* without the quotes */
+    saga_buf_free(&b);
+    return true;
+}
+
 static void list_movements(struct saga_request *req)
 {
     struct saga_params p = {0};
+    const char *before;
     int64_t limit;
 
-    if (!limit_of(req, &limit))
+    if (!limit_of(req, &limit) || !before_of(req, &before))
         return;
     saga_param_text(&p, saga_path(req, "sku"));
-    saga_param_text(&p, saga_query(req, "before"));
+    saga_param_text(&p, before);
     saga_param_int(&p, limit);
     answer(req, movements, &p, NULL, 200, make_movements);
     saga_params_free(&p);
@@ -400,6 +423,17 @@ static bool read_match(const char *text, int64_t *version)
     return *text >= '0' && *text <= '9' && strcmp(end, quoted ? "\"" : "") == 0;
 }
 
+/* NULL, or ASCII from least to ~, so many of it. */
+static bool is_line(const char *text, char least, size_t min)
+{
+    size_t n = text ? strlen(text) : min;
+
+    for (const char *c = text; c && *c; c++)
+        if (*c < least || *c > '~')
+            return false;
+    return n >= min && n <= HEADER_MAX;
+}
+
 /* -> false: refused, and the request is answered. */
 static bool read_wish(struct saga_request *req, struct wish *w)
 {
@@ -415,11 +449,13 @@ static bool read_wish(struct saga_request *req, struct wish *w)
         saga_reply_error(req, &err);
     else if (!read_match(saga_header(req, "If-Match"), &w->version))
         saga_reply_problem(req, 400, "Bad If-Match", "If-Match: expected a version, as \"7\"");
-    else if (w->key && (!*w->key || strlen(w->key) > HEADER_MAX))
+    else if (!is_line(w->key, '!', 1))
         saga_reply_problem(req, 400, "Bad Idempotency-Key",
-                           "Idempotency-Key: expected 1 to %d bytes", HEADER_MAX);
-    else if (w->by && strlen(w->by) > HEADER_MAX)
-        saga_reply_problem(req, 400, "Bad From", "From: expected at most %d bytes", HEADER_MAX);
+                           "Idempotency-Key: expected 1 to %d visible ASCII characters",
+                           HEADER_MAX);
+    else if (!is_line(w->by, ' ', 0))
+        saga_reply_problem(req, 400, "Bad From", "From: expected at most %d ASCII characters",
+                           HEADER_MAX);
     else
         return true;
     return false;

@@ -90,7 +90,9 @@ static bool is_json(const struct saga_request *req)
 {
     size_t n;
     const char *body = saga_body(req, &n);
-    json_t *json = json_loadb(body, n, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, NULL);
+    json_t *json = json_loadb(
+        body, n,
+        JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | JSON_ALLOW_NUL | JSON_DECODE_INT_AS_REAL, NULL);
     json_decref(json);
     return json != NULL;
 }
