@@ -14,7 +14,13 @@
 #include "http_private.h"
 #include "metrics.h"
 
-enum { CHAINS = 1024, IDLE_CLIENTS_MAX = 4096, OTHER_FILES = 256, SECOND = 1000000 /* us */ };
+enum {
+    CONNECTIONS = 4096 /* of who says nothing */,
+    CHAINS = 1024,
+    IDLE_CLIENTS_MAX = 4096,
+    OTHER_FILES = 256,
+    SECOND = 1000000 /* us */
+};
 
 /* An address; of IPv6 the first half, which is what one client has. */
 struct client {
@@ -232,18 +238,12 @@ struct saga_conn *saga_conn_of(struct MHD_Connection *connection)
 
 /* ---- Start ---- */
 
-/* Each connection is a file; what is allowed at most is often far above what is allowed at first. */
-static int raise_files(int wanted)
+/* Each connection is a file (service.c has raised their number as far as it may). */
+static int as_files_allow(int wanted)
 {
     struct rlimit files;
-    if (getrlimit(RLIMIT_NOFILE, &files) < 0)
-        return wanted;
-    rlim_t need = (rlim_t)wanted + OTHER_FILES;
-    if (files.rlim_cur < need) {
-        files.rlim_cur = files.rlim_max < need ? files.rlim_max : need;
-        setrlimit(RLIMIT_NOFILE, &files);
-    }
-    if (files.rlim_cur >= need)
+    if (getrlimit(RLIMIT_NOFILE, &files) < 0 ||
+        files.rlim_cur >= (rlim_t)wanted + OTHER_FILES)
         return wanted;
     return files.rlim_cur > 2 * OTHER_FILES ? (int)files.rlim_cur - OTHER_FILES : OTHER_FILES;
 }
@@ -256,7 +256,7 @@ int saga_conn_init(const struct saga_conf *conf)
     all.limit[SAGA_KEPT] = all.limit[SAGA_ANSWERED] = conf->http_idle_timeout;
     all.client_max = conf->http_client_connections;
     all.client_rate = conf->http_client_rate;
-    all.max = raise_files((int)conf->http_connections);
+    all.max = as_files_allow(conf->http_connections ? (int)conf->http_connections : CONNECTIONS);
     all.open = saga_metric("saga_http_connections", "", "HTTP connections that are open");
     all.late = saga_metric(name, "why=\"late\"", help);
     all.room = saga_metric(name, "why=\"room\"", help);

@@ -124,9 +124,10 @@ int saga_tls_init(const char *cert, const char *key, struct saga_err *err)
     cert_file = (struct saga_file){.variable = "HTTP_TLS_CERT", .path = cert};
     key_file = (struct saga_file){.variable = "HTTP_TLS_KEY", .path = key};
     identity = NULL;
-    if (!*cert && !*key)
+    bool has_cert = cert && *cert, has_key = key && *key;
+    if (!has_cert && !has_key)
         return 0;
-    if (!*cert || !*key)
+    if (!has_cert || !has_key)
         return saga_err(err, SAGA_FATAL,
                         "HTTP_TLS_CERT, HTTP_TLS_KEY: only one of them is set, TLS needs both");
     return read_files(err);

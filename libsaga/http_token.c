@@ -48,7 +48,7 @@ static int read_file(struct saga_err *err)
 int saga_token_init(const char *path, struct saga_err *err)
 {
     file = (struct saga_file){.variable = "HTTP_TOKEN_FILE", .path = path};
-    needed = *path;
+    needed = path && *path;
     return needed ? read_file(err) : 0;
 }
 

@@ -51,17 +51,34 @@ static CURL *session(void)
     return curl;
 }
 
-static struct curl_slist *post(CURL *curl, const json_t *body, const char *key, char **text)
+/* What every question carries: the services' token, and whom to believe about who they are. */
+static struct curl_slist *identify(CURL *curl)
+{
+    const char *token = ctl_env("SAGA_TOKEN", ""), *ca = ctl_env("SAGA_CA_FILE", "");
+    struct saga_buf line = {0};
+    struct curl_slist *headers = NULL;
+    if (*ca)
+        curl_easy_setopt(curl, CURLOPT_CAINFO, ca);
+    if (*token) {
+        saga_buf_printf(&line, "Authorization: Bearer %s", token);
+        saga_buf_add(&line, "", 1);
+        headers = curl_slist_append(NULL, line.at);
+    }
+    saga_buf_free(&line);
+    return headers;
+}
+
+static struct curl_slist *post(CURL *curl, struct curl_slist *headers, const json_t *body,
+                               const char *key, char **text)
 {
     char line[300];
-    struct curl_slist *headers = curl_slist_append(NULL, "Content-Type: application/json");
+    headers = curl_slist_append(headers, "Content-Type: application/json");
     if (key) {
         snprintf(line, sizeof line, "Idempotency-Key: %s", key);
         headers = curl_slist_append(headers, line);
     }
     *text = json_dumps(body, JSON_COMPACT);
     curl_easy_setopt(curl, CURLOPT_POSTFIELDS, *text);
-    curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
     return headers;
 }
 
@@ -70,7 +87,7 @@ long ctl_http(const struct ctl_service *service, const char *path, const json_t 
 {
     CURL *curl = session();
     struct saga_buf url = {0}, answer = {0};
-    struct curl_slist *headers = NULL;
+    struct curl_slist *headers = identify(curl);
     char *sent = NULL;
     long status = 0;
     saga_buf_str(&url, ctl_url(service));
@@ -84,7 +101,8 @@ long ctl_http(const struct ctl_service *service, const char *path, const json_t 
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, take);
     curl_easy_setopt(curl, CURLOPT_WRITEDATA, &answer);
     if (body)
-        headers = post(curl, body, key, &sent);
+        headers = post(curl, headers, body, key, &sent);
+    curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
     CURLcode rc = curl_easy_perform(curl);
     if (rc == CURLE_OK)
         curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);

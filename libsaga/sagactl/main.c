@@ -27,15 +27,18 @@ static void usage(void)
     for (int t = 0; t < TABLES; t++)
         for (const struct ctl_command *c = tables[t]; c->name; c++)
             print_command(c);
-    printf("\nWhere the servers are, as environment variables:\n"
-           "  KAFKA_BOOTSTRAP_SERVERS  127.0.0.1:9092           Kafka's brokers\n"
-           "  KAFKA_CONFIG             -                        file of librdkafka properties\n"
-           "  SAGA_TOPIC_PREFIX        -                        before the name of every topic\n"
-           "  ORDER_URL                http://127.0.0.1:8081    order-svc\n"
-           "  INVENTORY_URL            http://127.0.0.1:8082    inventory-svc\n"
-           "  PAYMENT_URL              http://127.0.0.1:8083    payment-svc\n\n"
-           "Exit status: 0 done, 1 not found or refused, 64 not understood, 69 a server does not "
-           "answer.\n");
+    printf(
+        "\nWhere the servers are, as environment variables:\n"
+        "  KAFKA_BOOTSTRAP_SERVERS  127.0.0.1:9092           Kafka's brokers\n"
+        "  KAFKA_CONFIG             -                        file of librdkafka properties\n"
+        "  SAGA_TOPIC_PREFIX        -                        before the name of every topic\n"
+        "  ORDER_URL                http://127.0.0.1:8081    order-svc\n"
+        "  INVENTORY_URL            http://127.0.0.1:8082    inventory-svc\n"
+        "  PAYMENT_URL              http://127.0.0.1:8083    payment-svc\n"
+        "  SAGA_TOKEN               -                        the services' bearer token\n"
+        "  SAGA_CA_FILE             -                        certificates to believe, for https\n\n"
+        "Exit status: 0 done, 1 not found or refused, 64 not understood, 69 a server does not "
+        "answer.\n");
 }
 
 /* "order place" is argv[1] and argv[2], "watch" argv[1] alone. -> words of the name, 0: another one

@@ -27,13 +27,24 @@ static size_t take(char *data, size_t one, size_t n, void *memory)
     return fwrite(data, one, n, memory);
 }
 
-static long perform(CURL *curl, json_t **body)
+static const char *token;
+
+void web_token(const char *t)
+{
+    token = t;
+}
+
+/* Takes headers. */
+static long perform(CURL *curl, struct curl_slist *headers, json_t **body)
 {
     char *answer = NULL;
     size_t n = 0;
     FILE *memory = open_memstream(&answer, &n);
     long status = 0;
 
+    if (token)
+        headers = curl_slist_append(headers, text("Authorization: Bearer %s", token));
+    curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
     curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, 5000L);
     curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, take);
@@ -44,6 +55,7 @@ static long perform(CURL *curl, json_t **body)
     if (body)
         *body = status ? json_loadb(answer, n, 0, NULL) : NULL;
     free(answer);
+    curl_slist_free_all(headers);
     return status;
 }
 
@@ -57,7 +69,7 @@ long web_get(json_t **body, const char *format, ...)
     MUST(vasprintf(&url, format, args) >= 0, "out of memory");
     va_end(args);
     curl_easy_setopt(curl, CURLOPT_URL, url);
-    long status = perform(curl, body);
+    long status = perform(curl, NULL, body);
     free(url);
     return status;
 }
@@ -70,9 +82,6 @@ long web_post(json_t **body, const char *url, const char *const *headers, const 
     for (; headers && *headers; headers++)
         list = curl_slist_append(list, *headers);
     curl_easy_setopt(curl, CURLOPT_URL, url);
-    curl_easy_setopt(curl, CURLOPT_HTTPHEADER, list);
     curl_easy_setopt(curl, CURLOPT_POSTFIELDS, json);
-    long status = perform(curl, body);
-    curl_slist_free_all(list);
-    return status;
+    return perform(curl, list, body);
 }

@@ -9,4 +9,7 @@ long web_get(json_t **body, const char *format, ...) __attribute__((format(print
 /* headers: "Name: value" up to NULL, or NULL. */
 long web_post(json_t **body, const char *url, const char *const *headers, const char *json);
 
+/* The bearer token of all questions from now on; NULL: none. It must last. */
+void web_token(const char *token);
+
 #endif

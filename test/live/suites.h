@@ -23,6 +23,8 @@
     X(provider_http) \
     X(stock)      \
     X(orders_http) \
+    X(http)       \
+    X(schemathesis) \
     X(outbox)     \
     X(paths)      \
     X(producers)  \

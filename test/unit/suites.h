@@ -27,6 +27,7 @@
     X(provider)   \
     X(recent)     \
     X(schemas)    \
+    X(openapi)    \
     X(conf)       \
     X(health)     \
     X(http)       \

@@ -1,0 +1,34 @@
+/* What the services answer is what schemas/openapi.yaml says, as schemathesis asks them. */
+#include "suites.h"
+
+#include <stdio.h>
+
+#include "test.h"
+#include "world.h"
+
+/* All checks that it has, of valid and invalid questions by a seed: none fails. */
+START_TEST(no_answer_is_another_than_described)
+{
+    struct world *w = world_new("schemathesis", 6, NULL);
+
+    world_start_all(w);
+    world_stock(w, "apple", 1000000);
+    world_place(w, "ord-1", "apple 2 150", "tok_ok");
+    world_settle(w, 20);
+    printf("%s", shell("test/schemathesis/run order=%s inventory=%s payment=%s",
+                       world_url(world_member(w, ORDER, 0), ""),
+                       world_url(world_member(w, INVENTORY, 0), ""),
+                       world_url(world_member(w, PAYMENT, 0), "")));
+    world_free(w);
+}
+END_TEST
+
+Suite *schemathesis_suite(void)
+{
+    Suite *s = suite_create("schemathesis");
+    TCase *t = tcase_create("schemathesis");
+
+    tcase_add_test(t, no_answer_is_another_than_described);
+    suite_add_tcase(s, t);
+    return s;
+}
