@@ -242,8 +242,7 @@ struct saga_conn *saga_conn_of(struct MHD_Connection *connection)
 static int as_files_allow(int wanted)
 {
     struct rlimit files;
-    if (getrlimit(RLIMIT_NOFILE, &files) < 0 ||
-        files.rlim_cur >= (rlim_t)wanted + OTHER_FILES)
+    if (getrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_cur >= (rlim_t)wanted + OTHER_FILES)
         return wanted;
     return files.rlim_cur > 2 * OTHER_FILES ? (int)files.rlim_cur - OTHER_FILES : OTHER_FILES;
 }

@@ -238,6 +238,7 @@ int saga_main(int argc, char **argv, const struct saga_service *service)
     /* Fetches and batches are megabytes: memory that malloc keeps need not be faulted in for each. */
     mallopt(M_MMAP_THRESHOLD, 32 << 20);
     mallopt(M_TRIM_THRESHOLD, 64 << 20);
+    allow_files();
     if (saga_conf_read(&conf, service, argc, argv, &exit_now, &err) < 0) {
         fprintf(stderr, "%s-svc: %s\n", service->name, err.text);
         return BAD_SETTING;
@@ -250,7 +251,6 @@ int saga_main(int argc, char **argv, const struct saga_service *service)
     engine.conf = &conf;
     engine.wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     handle_signals(&engine);
-    allow_files();
     saga_view_turned();
     saga_view_waits("starting");
     saga_post_init(&conf);

@@ -117,10 +117,7 @@ static bool files_fit(void)
     struct rlimit files;
     rlim_t need = (rlim_t)payment_http.calls + OTHER_FILES;
 
-    if (getrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_cur >= need)
-        return true;
-    files.rlim_cur = files.rlim_max < need ? files.rlim_max : need;
-    return setrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur >= need;
+    return getrlimit(RLIMIT_NOFILE, &files) < 0 || files.rlim_cur >= need;
 }
 
 static bool fits(const char **why)
