@@ -149,7 +149,7 @@ static bool crash_postgres(struct chaos *c)
     if (!c->postgres)
         return false;
     c->postgres = false;
-    shell("kill -QUIT $(head -n 1 $SAGA_RUN/postgres.pid)");
+    shell("deploy/local/kill postgres QUIT");
     made[POSTGRES]++;
     mend_later(POSTGRES, NULL, chaos_random(c, 2000));
     return true;

@@ -67,7 +67,7 @@ START_TEST(postgres_can_crash)
     world_load(w, "pg", 0, ORDERS);
     kafka_flush(10);
     AWAIT(PATIENCE, ended("pg") > ORDERS / 4);
-    shell("kill -QUIT $(head -n 1 $SAGA_RUN/postgres.pid)");
+    shell("deploy/local/kill postgres QUIT");
     AWAIT(PATIENCE, none_is_ready()); /* and says so */
     world_load(w, "pg", ORDERS, ORDERS + 200);
     kafka_flush(10);
@@ -166,7 +166,7 @@ START_TEST(kafka_can_go_twice_in_a_minute)
 
     world_load(w, "twice", 0, 200);
     kafka_flush(10);
-    shell("kill -QUIT $(head -n 1 $SAGA_RUN/postgres.pid)");
+    shell("deploy/local/kill postgres QUIT");
     AWAIT(PATIENCE, none_is_ready());
     shell("deploy/local/kill kafka && deploy/local/start kafka");
     fence_payment(had + 1);
