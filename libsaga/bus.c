@@ -213,10 +213,18 @@ static int join(struct saga_bus *bus, struct saga_err *err)
     return subscribe(bus, err);
 }
 
-static void *destroy(void *consumer_given_up)
+static void *destroy(void *handle)
 {
-    rd_kafka_destroy(consumer_given_up);
+    rd_kafka_destroy(handle);
     return NULL;
+}
+
+void saga_bus_forget(rd_kafka_t *handle)
+{
+    pthread_t thread;
+
+    if (pthread_create(&thread, NULL, destroy, handle) == 0)
+        pthread_detach(thread);
 }
 
 /* A member can be fenced by itself: a commit that waited while the broker was away arrives after the
@@ -226,7 +234,6 @@ static void *destroy(void *consumer_given_up)
 static int join_again(struct saga_bus *bus, struct saga_err *err)
 {
     struct timespec now;
-    pthread_t thread;
     rd_kafka_t *old = bus->consumer;
 
     clock_gettime(CLOCK_MONOTONIC, &now);
@@ -244,8 +251,7 @@ static int join_again(struct saga_bus *bus, struct saga_err *err)
     bus->consumer = NULL;
     bus->lanes_n = 0;
     saga_bus_read_nothing(bus);
-    if (pthread_create(&thread, NULL, destroy, old) == 0) /* it may hang */
-        pthread_detach(thread);
+    saga_bus_forget(old);
     bus->events.assigned(bus->events.owner, NULL, 0);
     return join(bus, err);
 }

@@ -152,7 +152,7 @@ static void replace(void)
     atomic_store(&post.dead, false);
     pthread_rwlock_unlock(&post.lock);
     give_up(old);
-    rd_kafka_destroy(old);
+    saga_bus_forget(old);
 }
 
 static void *serve(void *unused)

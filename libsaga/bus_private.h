@@ -69,6 +69,9 @@ struct saga_bus {
 int saga_bus_set(rd_kafka_conf_t *rc, const char *name, const char *value, struct saga_err *err);
 rd_kafka_conf_t *saga_bus_conf(struct saga_bus *bus, const char *const (*settings)[2], size_t n,
                                struct saga_err *err);
+/* Destroys a client that has been given up, on a thread of its own: librdkafka 2.0.2 may wait for one of
+ * its threads for ever when a broker was killed. */
+void saga_bus_forget(rd_kafka_t *handle);
 const char *saga_bus_name(const struct saga_bus *bus, const char *topic, char *out, size_t n);
 void saga_bus_wake(struct saga_bus *bus, rd_kafka_queue_t *queue);
 

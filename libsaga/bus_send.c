@@ -242,16 +242,9 @@ static void on_report(rd_kafka_t *rk, const rd_kafka_message_t *m, void *opaque)
         open_gate(bus, t, gate_of(t, m->partition));
 }
 
-static void *destroy(void *producer_given_up)
-{
-    rd_kafka_destroy(producer_given_up);
-    return NULL;
-}
-
 static void give_up(struct saga_bus *bus)
 {
     rd_kafka_t *old = bus->producer;
-    pthread_t thread;
 
     rd_kafka_poll(old, 0); /* who is to blame may come behind the news that it is dead */
     bus->producer = NULL;
@@ -266,8 +259,7 @@ static void give_up(struct saga_bus *bus)
     bus->targets = 0;
     rd_kafka_purge(old, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT |
                             RD_KAFKA_PURGE_F_NON_BLOCKING);
-    if (pthread_create(&thread, NULL, destroy, old) == 0) /* it may wait for broker threads */
-        pthread_detach(thread);
+    saga_bus_forget(old);
 }
 
 int saga_bus_renew(struct saga_bus *bus, struct saga_err *err)
