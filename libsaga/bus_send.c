@@ -1,7 +1,6 @@
 /* Kafka by librdkafka: the idempotent producer, its reports, and its replacement (DESIGN.md 4.3).
  */
 #include <assert.h>
-#include <pthread.h>
 #include <stdlib.h>
 
 #include "bus_private.h"
