@@ -3,6 +3,7 @@
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -246,7 +247,9 @@ START_TEST(many_connections)
 {
     enum { HELD = 1000, IDLE = 2000, KB_EACH = 24 };
     static int fd[HELD + IDLE];
-    conf.http_connections = 2 * (HELD + IDLE) + 500; /* both ends are files of this process */
+    struct rlimit files = {2 * (HELD + IDLE) + 500,
+                           2 * (HELD + IDLE) + 500}; /* both ends are ours */
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &files), 0);
     stage_start();
     long before = resident_kb();
     pthread_mutex_unlock(&stage); /* the server's thread comes to it */
