@@ -224,6 +224,7 @@ START_TEST(another_owner_has_gone_on)
                   " published_offset = 2, last_id = '0.3.1895513885123',"
                   " published_id = '0.3.1895513885123' where lane = 0");
     AWAIT(PATIENCE, world_is_ready(inventory));
+    MUST(!proc_said(inventory->proc, "lane stopped"), "it was taken for lost");
     orders(0, 1);
     MUST_BE(lane_0("last_seq"), 4);
 }
