@@ -179,18 +179,6 @@ END_TEST
 
 /* ---- What it has written ---- */
 
-/* Attack 28, on an idle lane: that the connection was lost is a cause to look. */
-START_TEST(a_lost_connection_is_looked_into)
-{
-    start_stocked();
-    orders(0, 5);
-    AWAIT(PATIENCE, lane_0("published") == 5);
-    kafka_cut(own(), 0, 2, NULL);
-    AWAIT(PATIENCE, healed() > 0 && lane_0("published") == 5);
-    MUST(end_of(own(), 0) >= 5, "three events were lost, and not all are there again");
-}
-END_TEST
-
 /* What the first look misses the second one finds: a record that was late. Nothing is lost. */
 START_TEST(what_a_second_look_does_not_find_is_nothing)
 {
@@ -256,7 +244,6 @@ Suite *looks_suite(void)
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, attack_26_while_it_runs);
     tcase_add_test(t, a_gap_that_moves_is_not_accepted);
-    tcase_add_test(t, a_lost_connection_is_looked_into);
     tcase_add_test(t, what_a_second_look_does_not_find_is_nothing);
     tcase_add_test(t, another_owner_has_gone_on);
     tcase_add_test(t, another_event_at_a_sequence_of_the_outbox);
