@@ -208,8 +208,10 @@ START_TEST(a_lane_that_has_gone_is_not_taken_back)
     AWAIT(PATIENCE, proc_said(order->proc, "lane lost"));
     AWAIT(PATIENCE, has_lane_1(other));
     int64_t term = lane_1("term");
-    place_later(
-        order_in_0("stays")); /* stored a second later: when a lane that is wanted is taken */
+    key = order_in_0("stays");
+    place_later(key);
+    AWAIT(PATIENCE, same(state(key), "CREATED"));
+    /* after a second: a lane that is wanted would be taken by then */
     AWAIT(PATIENCE, lane_0("published") == lane_0("last_seq"));
     MUST_BE(lane_1("term"), term);
     world_stop(other);
