@@ -489,6 +489,21 @@ START_TEST(attack_28_log_cut_while_running)
 }
 END_TEST
 
+/* While its owner is down, and the outbox begins in the middle of what is left: it reaches back. */
+START_TEST(attack_28_outbox_without_its_beginning)
+{
+    start();
+    world_stock(w, "apple", 1000);
+    orders(0, 5);
+    AWAIT(PATIENCE, chain_of(0) == 5);
+    world_kill(inventory);
+    db_run(w->db, "delete from inventory_svc.outbox_0 where 1 >= any(seq)");
+    kafka_cut(own(), 0, 2, NULL);
+    start();
+    is_healed(5);
+}
+END_TEST
+
 /* The same, and the outbox does not reach back: stopped; republish publishes what it has. */
 START_TEST(attack_28_log_cut_too_late)
 {
@@ -567,6 +582,7 @@ Suite *loss_suite(void)
     tcase_add_test(t, attack_28_log_cut_while_idle);
     tcase_add_test(t, attack_28_log_cut_while_down);
     tcase_add_test(t, attack_28_log_cut_while_running);
+    tcase_add_test(t, attack_28_outbox_without_its_beginning);
     tcase_add_test(t, attack_28_log_cut_too_late);
     tcase_add_test(t, attack_30_retention_overtakes);
     tcase_add_test(t, attack_30_retention_leaves_nothing);

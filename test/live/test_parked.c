@@ -109,8 +109,9 @@ START_TEST(what_comes_later_waits_behind)
     AWAIT(PATIENCE, same(parked(ORDER, "wait"), "PaymentCompleted CancelOrder"));
     AWAIT(PATIENCE, db_int(w->db, "select count(*) from orders where order_id = 'wait' and "
                                   "due < now() - interval '1.5s'") == 1);
-    MUST(is("wait", "CREATED HELD COMPLETED"), "the deadline was not parked: %s",
+    MUST(is("wait", "CREATED HELD COMPLETED"), "the deadline did not wait: %s",
          world_state(w, "wait"));
+    MUST(same(parked(ORDER, "wait"), "PaymentCompleted CancelOrder"), "%s", parked(ORDER, "wait"));
     mended("orders");
     redrive(world_member(w, ORDER, 0), "wait");
     AWAIT(PATIENCE, is("wait", "CANCELLED RELEASED REFUNDED"));
