@@ -13,6 +13,7 @@
 #define ALONE(X)  \
     X(servers)    \
     X(cache)      \
+    X(stale)      \
     X(loss)       \
     X(flood)
 #define BESIDE(X) \
