@@ -485,6 +485,13 @@ void cache_keeper_start(void)
         _Exit(70); /* out of threads at start */
 }
 
+void cache_keeper_doubt(void)
+{
+    pthread_mutex_lock(&keeper.lock);
+    keeper.doubt = true;
+    pthread_mutex_unlock(&keeper.lock);
+}
+
 void cache_keeper_stop(void)
 {
     pthread_mutex_lock(&keeper.lock);

@@ -15,6 +15,7 @@
  *   - killed between COMMIT and telling: its lease runs out, its sessions are gone, a new generation;
  *   - cut off from Redis: for as long as it may write, everybody reads from the database;
  *   - the queue to the keeper overflows, or Redis fails in the middle: a new generation;
+ *   - the database was away, and may be an older copy of itself: a new generation;
  *   - a process that has never reached Redis: the database knows of it, and that it has no lease;
  *   - Redis restarted, perhaps with what it had an hour ago: its connections break, and whoever
  *     connects again begins a new generation. A reader's connection is believed only after a beat that
@@ -99,6 +100,7 @@ int64_t cache_now(void);                                                        
 
 /* ---- cache_keeper.c ---- */
 void cache_keeper_start(void);
+void cache_keeper_doubt(void); /* a new generation is to begin */
 void cache_keeper_stop(void); /* tells what is left, and gives the lease back */
 const char *cache_keeper_why(char *text, size_t n); /* it is not believed, or NULL */
 const char *cache_keeper_address(char *text, size_t n);

@@ -196,11 +196,16 @@ static void *run(void *unused)
 {
     static const struct timespec pause = {0, LIVING_MS * 1000000};
 
+    bool lost = false;
+
     (void)unused;
     while (true) {
         struct saga_err err = {0};
-        if (ask_living(&err) == 0 && atomic_load(&cache.filter_wanted) &&
-            !cache.without[CACHE_FILTER])
+        bool answers = ask_living(&err) == 0;
+        if (answers && lost)
+            cache_keeper_doubt(); /* it may have been restored from an old copy */
+        lost = !answers;
+        if (answers && atomic_load(&cache.filter_wanted) && !cache.without[CACHE_FILTER])
             build_filter();
         nanosleep(&pause, NULL);
     }

@@ -26,7 +26,7 @@ servers_up() {
     # Copies: what is built meanwhile is not what is measured.
     rm -rf "$bench_bin"
     mkdir -p "$bench_bin"
-    cp -P "$SAGA_BIN"/* "$bench_root"/build/bench/{load,floor_sql,floor_kafka} "$bench_bin"
+    cp -P "$SAGA_BIN"/* "$bench_root"/build/bench/{load,get,floor_sql,floor_kafka} "$bench_bin"
     SAGA_BIN=$bench_bin
 }
 

@@ -43,6 +43,11 @@ static void await_cache(struct member *m)
     AWAIT(PATIENCE, metric(m, "believed") == 1);
 }
 
+static bool has_filter(void)
+{
+    return atoi(shell("redis-cli -p $SAGA_REDIS_PORT getbit %sstock:filter 0", w->prefix)) == 1;
+}
+
 static void post(struct member *m, const char *sku, int64_t quantity)
 {
     long status = web_post(NULL, world_url(m, "/api/v1/inventory"), NULL,
@@ -272,10 +277,10 @@ static const struct {
     bool degrades;
 } harms[] = {
     {"killed", "deploy/local/kill redis", "deploy/local/start redis", true},
-    {"stopped", "kill -STOP $(head -n 1 $SAGA_RUN/redis.pid)",
+    {"paused", "kill -STOP $(head -n 1 $SAGA_RUN/redis.pid)",
      "kill -CONT $(head -n 1 $SAGA_RUN/redis.pid)", true},
     {"flushed", "redis-cli -p $SAGA_REDIS_PORT flushall", "true", false},
-    {"restarted", "deploy/local/kill redis && deploy/local/start redis", "true", false},
+    {"begun anew", "deploy/local/kill redis && deploy/local/start redis", "true", false},
     {"without scripts", "redis-cli -p $SAGA_REDIS_PORT script flush", "true", false},
 };
 
@@ -305,6 +310,12 @@ START_TEST(redis_fails)
     AWAIT(PATIENCE, !says_degraded(both[0]));
     hits = metric(both[0], "hits_total");
     AWAIT(PATIENCE, metric(both[0], "hits_total") > hits + 100);
+    AWAIT(PATIENCE, has_filter());
+    for (int i = 0; i < 6; i++)
+        MUST_BE(web_get(NULL, "%s",
+                        world_url(both[i % 2],
+                                  text("/api/v1/inventory/%c-new-%d", *harms[_i].name, i))),
+                200);
     write_some(2);
     end_reading(harms[_i].name);
     MUST(readers.slowest < 3 * SECOND, "an answer took %" PRId64 " ms", readers.slowest / 1000);
