@@ -101,7 +101,7 @@ int64_t cache_now(void);                                                        
 /* ---- cache_keeper.c ---- */
 void cache_keeper_start(void);
 void cache_keeper_doubt(void); /* a new generation is to begin */
-void cache_keeper_stop(void); /* tells what is left, and gives the lease back */
+void cache_keeper_stop(void);  /* tells what is left, and gives the lease back */
 const char *cache_keeper_why(char *text, size_t n); /* it is not believed, or NULL */
 const char *cache_keeper_address(char *text, size_t n);
 
