@@ -40,7 +40,7 @@ static const char page[] = /* $1 after, $2 limit */
  * orders them: no page ends within such a time, so that the next one can begin below it. */
 static const char movements[] =
     "select kind, quantity, order_id, event_id, by_whom,"
-    "       to_char(at, 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')"
+    "       to_char(at, 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"'), reason"
     "  from stock_movement"
     " where sku = $1 and at < coalesce($2::text::timestamptz, 'infinity')"
     " order by at desc"
@@ -57,7 +57,7 @@ static const char lock[] =
     "   for no key update";
 
 static const char used[] =
-    "select sku"
+    "select sku, asked"
     "  from stock_movement"
     " where idempotency_key = $1";
 
@@ -72,8 +72,8 @@ static const char set[] =
     " where sku = $1";
 
 static const char record[] = /* nothing happens if another has just used the key */
-    "insert into stock_movement (sku, kind, quantity, by_whom, idempotency_key, at)"
-    " values ($1, 'received', $2, $3, $4, now())"
+    "insert into stock_movement (sku, kind, quantity, by_whom, idempotency_key, reason, asked, at)"
+    " values ($1, 'received', $2, $3, $4, $5, $6, now())"
     " on conflict (idempotency_key) where idempotency_key is not null do nothing";
 /* clang-format on */
 
@@ -239,10 +239,11 @@ static json_t *make_movements(struct saga_request *req, const struct saga_rows *
     for (int i = 0; i < n; i++)
         json_array_append_new(
             items,
-            json_pack("{s:s, s:s, s:I, s:s*, s:s*, s:s*}", "at", saga_rows_text(rows, i, 5), "kind",
-                      saga_rows_text(rows, i, 0), "quantity", (json_int_t)saga_rows_int(rows, i, 1),
-                      "order_id", saga_rows_text(rows, i, 2), "event_id",
-                      saga_rows_text(rows, i, 3), "by", saga_rows_text(rows, i, 4)));
+            json_pack("{s:s, s:s, s:I, s:s*, s:s*, s:s*, s:s*}", "at", saga_rows_text(rows, i, 5),
+                      "kind", saga_rows_text(rows, i, 0), "quantity",
+                      (json_int_t)saga_rows_int(rows, i, 1), "order_id", saga_rows_text(rows, i, 2),
+                      "event_id", saga_rows_text(rows, i, 3), "by", saga_rows_text(rows, i, 4),
+                      "reason", saga_rows_text(rows, i, 6)));
     bool full = n > 0 && n >= (limit ? atol(limit) : LIMIT);
     return json_pack("{s:s, s:o, s:s*}", "sku", saga_path(req, "sku"), "movements", items, "next",
                      full ? saga_rows_text(rows, n - 1, 5) : NULL);
@@ -290,18 +291,21 @@ static void list_movements(struct saga_request *req)
 struct wish {
     const char *sku;
     int64_t quantity;
-    const char *key, *by; /* or NULL */
-    int64_t version;      /* of If-Match; ANY, or NONE_ASKED */
+    const char *key, *by, *reason; /* or NULL */
+    int64_t version;               /* of If-Match; ANY, or NONE_ASKED */
 };
 enum { NONE_ASKED = -1, ANY = -2 };
 enum { AGAIN = 0, DONE = 200, CREATED = 201, STALE = 412, KEY_OF_ANOTHER = 422 };
 
 #define T wish
 static const struct saga_field wish_fields[] = {
-    {SAGA_AT(struct T, sku), SAGA_ID}, {SAGA_AT(struct T, quantity), SAGA_INT, 0, MAX_STOCK}, {0}};
+    {SAGA_AT(struct T, sku), SAGA_ID},
+    {SAGA_AT(struct T, quantity), SAGA_INT, 0, MAX_STOCK},
+    {SAGA_AT(struct T, reason), SAGA_TEXT, 1, 256, .optional = true},
+    {0}};
 #undef T
 
-/* What is there: its row, locked, and the SKU that the key has been used for. */
+/* What is there: its row, locked, and whether the key has been used, for this or another request. */
 struct found {
     bool exists, repeated, of_another;
     int64_t version, available;
@@ -325,7 +329,10 @@ static int find(struct saga_pg *pg, const struct wish *w, struct found *found, s
         found->version = found->exists ? saga_rows_int(row, 0, 0) : 0;
         found->available = found->exists ? saga_rows_int(row, 0, 1) : 0;
         found->repeated = saga_rows_n(use) > 0;
-        found->of_another = found->repeated && strcmp(saga_rows_text(use, 0, 0), w->sku) != 0;
+        found->of_another =
+            found->repeated &&
+            (strcmp(saga_rows_text(use, 0, 0), w->sku) != 0 ||
+             (!saga_rows_null(use, 0, 1) && saga_rows_int(use, 0, 1) != w->quantity));
     }
     saga_params_free(&sku);
     saga_params_free(&key);
@@ -345,6 +352,8 @@ static int write(struct saga_pg *pg, const struct wish *w, const struct found *f
     saga_param_int(&movement, w->quantity - found->available);
     saga_param_text(&movement, w->by);
     saga_param_text(&movement, w->key);
+    saga_param_text(&movement, w->reason);
+    saga_param_int(&movement, w->quantity);
     if ((rc = saga_pg_send(pg, found->exists ? set : create, &stock, err)) == 0 &&
         (rc = saga_pg_send(pg, record, &movement, err)) == 0 && (rc = saga_pg_sync(pg, err)) == 0 &&
         (rc = saga_pg_wait(pg, err)) == 0)
@@ -478,7 +487,7 @@ static void receive(struct saga_request *req)
                            found.version);
     else if (rc == KEY_OF_ANOTHER)
         saga_reply_problem(req, rc, "Idempotency-Key in use",
-                           "this Idempotency-Key has set another SKU");
+                           "this Idempotency-Key has set another SKU or quantity");
     else
         show_with(req, w.sku, rc);
 }

@@ -68,8 +68,9 @@ static void start(void)
     snprintf(schema, sizeof schema, "%s_svc", name);
     service = (struct saga_service){.name = name, .routes = inventory_routes};
     db = db_new(NULL);
-    db_run(db, "create schema %s; set search_path = %s; %s", schema, schema,
-           file_text("inventory-svc/sql/001.sql"));
+    db_run(db, "create schema %s; set search_path = %s", schema, schema);
+    db_run(db, "%s", file_text("inventory-svc/sql/001.sql"));
+    db_run(db, "%s", file_text("inventory-svc/sql/002.sql"));
     ck_assert_msg(saga_http_start(&conf, &service, &view, &port, &err) == 0, "%s", err.text);
 }
 
@@ -230,6 +231,35 @@ START_TEST(a_key_of_another_sku_is_refused)
     ck_assert_int_eq((int)web_get(NULL, "%s", url("/pear")), 404);
     ck_assert_int_eq(post("apple", 10, "Idempotency-Key: k1"), 200);
     ck_assert_int_eq(received_rows(), 1);
+}
+END_TEST
+
+/* Nor does it serve for another quantity. */
+START_TEST(a_key_of_another_quantity_is_refused)
+{
+    ck_assert_int_eq(post("apple", 10, "Idempotency-Key: k1"), 201);
+    ck_assert_int_eq(post("apple", 11, "Idempotency-Key: k1"), 422);
+    ck_assert_str_eq(counts("apple"), "10 0 0 10 v1");
+    ck_assert_int_eq(post("apple", 10, "Idempotency-Key: k1"), 200);
+    db_run(db, "update stock_movement set asked = null"); /* an older row does not say */
+    ck_assert_int_eq(post("apple", 11, "Idempotency-Key: k1"), 200);
+    ck_assert_str_eq(counts("apple"), "10 0 0 10 v1");
+}
+END_TEST
+
+/* Why is kept with by whom. */
+START_TEST(the_reason_is_kept)
+{
+    const char *const headers[] = {"From: ada@example.org", NULL};
+
+    ck_assert_int_eq(web_post(NULL, url(""), headers,
+                              "{\"sku\":\"apple\",\"quantity\":3,\"reason\":\"counted\"}"),
+                     201);
+    json_t *body = got("/apple/movements");
+    json_t *row = json_array_get(json_object_get(body, "movements"), 0);
+    ck_assert(same(json_string_value(json_object_get(row, "reason")), "counted"));
+    ck_assert(same(json_string_value(json_object_get(row, "by")), "ada@example.org"));
+    json_decref(body);
 }
 END_TEST
 
@@ -455,6 +485,8 @@ Suite *stock_suite(void)
     tcase_add_test(alone, if_match_is_kept);
     tcase_add_test(alone, a_repeated_post_invents_no_stock);
     tcase_add_test(alone, a_key_of_another_sku_is_refused);
+    tcase_add_test(alone, a_key_of_another_quantity_is_refused);
+    tcase_add_test(alone, the_reason_is_kept);
     tcase_add_test(alone, pages_of_the_inventory);
     tcase_add_test(alone, pages_of_movements);
     suite_add_tcase(suite, alone);
