@@ -98,6 +98,13 @@ extern struct cache_metrics {
 void cache_key(struct saga_redis_command *c, const char *kind, const char *sku); /* a word */
 int64_t cache_now(void);                                                         /* us, monotonic */
 
+void cache_make_metrics(
+    void); /* once; stock_cache_start() does it, but without it there are readers, too */
+
+/* ---- stock_cache.c: the HTTP thread ---- */
+extern const struct saga_guest cache_guest;
+bool cache_front_is_well(void); /* Redis answers readers in time. Any thread */
+
 /* ---- cache_keeper.c ---- */
 void cache_keeper_start(void);
 void cache_keeper_doubt(void); /* a new generation is to begin */

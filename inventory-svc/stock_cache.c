@@ -18,10 +18,13 @@
 #include "log.h"
 #include "presence.h"
 
-enum { MS = 1000, PAUSE_MS = 15, TRIES = 66 /* a second */, BUCKETS = 256 };
-
-struct cache cache;
-struct cache_metrics cache_metric;
+enum {
+    MS = 1000,
+    PAUSE_MS = 15,
+    WAIT_MS = 500 /* for another process */,
+    TRIES = 66,
+    BUCKETS = 256
+};
 
 /* A request that is being answered: of one thread at a time, as its request is. */
 struct reading {
@@ -29,8 +32,10 @@ struct reading {
     const char *sku;
     const struct stock_reader *reader;
     int tries;
-    bool filling; /* what it reads is to be stored: */
-    bool leads;   /* others wait for it */
+    int64_t began; /* us */
+    bool filling;  /* what it reads is to be stored: */
+    bool leads;    /* others wait for it */
+    bool whole;    /* it has sent the whole script */
     int64_t generation;
     char token[32]; /* of the lock, "": without one */
     struct stock_answer answer;
@@ -55,6 +60,7 @@ static struct {
     struct flight *flights[BUCKETS];
     struct reading *pausing; /* in order of due */
     struct reading **pausing_end;
+    bool whole; /* Redis has forgotten its scripts */
     uint32_t random;
     uint32_t tokens;
 } front = {.pausing_end = &front.pausing};
@@ -65,22 +71,6 @@ static struct {
 } done = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 static _Atomic int breaker_shown;
-
-int64_t cache_now(void)
-{
-    struct timespec t;
-
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
-}
-
-void cache_key(struct saga_redis_command *c, const char *kind, const char *sku)
-{
-    char key[256];
-
-    saga_redis_bytes(c, key,
-                     (size_t)snprintf(key, sizeof key, "%sstock:%s%s", cache.prefix, kind, sku));
-}
 
 /* ---- Whether Redis is asked, and believed ---- */
 
@@ -213,15 +203,64 @@ static void land(struct reading *r)
     free(ended);
 }
 
-/* ---- A miss ---- */
+/* ---- What goes into Redis ---- */
 
 static uint32_t random_bits(void)
 {
+    if (!front.random)
+        front.random = (uint32_t)saga_presence();
     front.random ^= front.random << 13; /* xorshift */
     front.random ^= front.random >> 17;
     front.random ^= front.random << 5;
     return front.random;
 }
+
+static void script(const struct saga_redis_script *of, int keys)
+{
+    (front.whole ? saga_redis_script_text : saga_redis_script)(&front.command, of, keys);
+}
+
+static void on_stored(void *unused, const struct redisReply *reply)
+{
+    (void)unused;
+    if (reply && !saga_redis_error(reply))
+        saga_count(saga_redis_int(reply) ? cache_metric.fills : cache_metric.refused, 1);
+}
+
+/* ms 0: only r's lock is given back. A script that Redis forgets between a miss and this is not sent
+ * again, which costs a read. */
+static void fill(const struct reading *r, int64_t ms)
+{
+    struct saga_redis_command *c = &front.command;
+    const struct stock_answer *a = &r->answer;
+
+    if (!saga_redis_line_open(front.line) || (!ms && !*r->token))
+        return;
+    script(&cache_fill, 3);
+    cache_key(c, "v:", r->sku);
+    cache_key(c, "l:", r->sku);
+    cache_key(c, "generation", "");
+    saga_redis_word(c, r->token);
+    saga_redis_number(c, r->generation);
+    saga_redis_number(c, a->version);
+    saga_redis_bytes(c, a->body ? a->body : "", a->n);
+    saga_redis_number(c, ms);
+    saga_redis_number(c, !cache.without[CACHE_VERSIONS]);
+    saga_redis_line_ask(front.line, c, ms ? on_stored : NULL, NULL);
+}
+
+/* What the database has answered, unless that was an error. */
+static void store(const struct reading *r)
+{
+    const struct stock_answer *a = &r->answer;
+    const bool good = !r->answered && (a->body || !cache.without[CACHE_NEGATIVE]);
+
+    fill(r, good ? cache_lifetime(a->body ? cache.ttl_ms : NEGATIVE_MS,
+                                  !cache.without[CACHE_SPREAD], random_bits())
+                 : 0);
+}
+
+/* ---- A miss ---- */
 
 static bool give(struct reading *r, const char *text, size_t n);
 
@@ -234,19 +273,21 @@ static void pause_reading(struct reading *r)
     front.pausing_end = &r->next;
 }
 
-static void ask_lock(struct reading *r, bool whole);
+static void ask_lock(struct reading *r);
 
 static void on_lock(void *reading, const struct redisReply *reply)
 {
     struct reading *r = reading;
     size_t n;
     const char *text = reply ? saga_redis_text(reply, &n) : NULL;
+    const int64_t now = cache_now();
 
-    if (reply && saga_redis_forgot(reply) && usable(cache_now())) {
-        ask_lock(r, true);
+    if (reply && saga_redis_forgot(reply) && !r->whole && usable(now)) {
+        r->whole = front.whole = true;
+        ask_lock(r);
         return;
     }
-    if (text && believed(cache_now())) {
+    if (text && believed(now)) {
         if (give(r, text, n)) {
             land(r);
             return;
@@ -261,20 +302,22 @@ static void on_lock(void *reading, const struct redisReply *reply)
             ask_database(r, true);
             return;
         }
-        if (r->tries < TRIES) {
+        if (now - r->began < WAIT_MS * MS) {
             pause_reading(r);
             return;
         }
     }
+    if (text && strcmp(text, "lead") == 0)
+        fill(r, 0);
     bypass(r);
 }
 
-static void ask_lock(struct reading *r, bool whole)
+static void ask_lock(struct reading *r)
 {
     struct saga_redis_command *c = &front.command;
     uint32_t bit[CACHE_FILTER_HASHES];
 
-    (whole ? saga_redis_script_text : saga_redis_script)(c, &cache_miss, 3);
+    script(&cache_miss, 3);
     cache_key(c, "v:", r->sku);
     cache_key(c, "l:", r->sku);
     cache_key(c, "filter", "");
@@ -300,7 +343,7 @@ static void miss(struct reading *r)
     *r->token = '\0';
     if (together)
         snprintf(r->token, sizeof r->token, "%x-%x", (unsigned)saga_presence(), front.tokens++);
-    ask_lock(r, false);
+    ask_lock(r);
 }
 
 /* ---- A read ---- */
@@ -352,38 +395,6 @@ static void go_on(struct reading *r)
 
 /* ---- What the database has answered ---- */
 
-static void on_stored(void *unused, const struct redisReply *reply)
-{
-    (void)unused;
-    if (reply && !saga_redis_error(reply))
-        saga_count(saga_redis_int(reply) ? cache_metric.fills : cache_metric.refused, 1);
-}
-
-/* A script that Redis has forgotten is learned again by the next miss or by the keeper: then this one is
- * not stored, which costs a read. */
-static void store(const struct reading *r)
-{
-    struct saga_redis_command *c = &front.command;
-    const struct stock_answer *a = &r->answer;
-    const bool good = !r->answered && (a->body || !cache.without[CACHE_NEGATIVE]);
-
-    if (!saga_redis_line_open(front.line) || (!good && !*r->token))
-        return;
-    saga_redis_script(c, &cache_fill, 3);
-    cache_key(c, "v:", r->sku);
-    cache_key(c, "l:", r->sku);
-    cache_key(c, "generation", "");
-    saga_redis_word(c, r->token);
-    saga_redis_number(c, r->generation);
-    saga_redis_number(c, a->version);
-    saga_redis_bytes(c, a->body ? a->body : "", a->n);
-    saga_redis_number(c, good ? cache_lifetime(a->body ? cache.ttl_ms : NEGATIVE_MS,
-                                               !cache.without[CACHE_SPREAD], random_bits())
-                              : 0);
-    saga_redis_number(c, !cache.without[CACHE_VERSIONS]);
-    saga_redis_line_ask(front.line, c, good ? on_stored : NULL, NULL);
-}
-
 static void take_done(void)
 {
     pthread_mutex_lock(&done.lock);
@@ -431,6 +442,7 @@ static void make_line(int64_t now)
         return;
     show_breaker();
     front.made = now;
+    front.whole = false;
     front.line = saga_redis_line_new(&cache.at, address, saga_http_watch, on_first);
 }
 
@@ -460,122 +472,23 @@ static int turn(void)
                                                            : BEAT_MS;
 }
 
-/* ---- Settings and start ---- */
+const struct saga_guest cache_guest = {ready, turn};
 
-static const char *url, *without;
-static int64_t ttl, timeout;
-
-const struct saga_setting stock_cache_settings[] = {
-    {"REDIS_URL", "", "Redis for the stock query: redis://[[user]:password@]host[:port][/n]; none",
-     .text = &url},
-    {"CACHE_TTL", "300s", "how long it keeps a value, a fifth more or less", &ttl, 100000,
-     INT64_C(86400000000)},
-    {"CACHE_TIMEOUT", "50ms", "an answer of Redis that takes longer is not waited for", &timeout,
-     1000, 1000000},
-    {"CACHE_WITHOUT", "",
-     "takes remedies away, for demonstrations only: flight,spread,filter,negative,versions,leases",
-     .text = &without},
-    {0}};
-
-static const char *const remedies[] = {"flight",   "spread",   "filter",
-                                       "negative", "versions", "leases"};
-
-static int read_without(struct saga_err *err)
+bool cache_front_is_well(void)
 {
-    for (const char *at = without; *at; at += *at == ',') {
-        size_t n = strcspn(at, ","), i = 0;
-        while (i < CACHE_REMEDIES && (strlen(remedies[i]) != n || strncmp(at, remedies[i], n) != 0))
-            i++;
-        if (i == CACHE_REMEDIES)
-            return saga_err(
-                err, SAGA_FATAL,
-                "CACHE_WITHOUT=%.60s: expected some of flight, spread, filter, negative, "
-                "versions, leases, with commas",
-                without);
-        cache.without[i] = true;
-        at += n;
-    }
-    return 0;
-}
-
-#define COUNTER(what, help) saga_metric("saga_cache_" what, "", help)
-
-static void make_metrics(void)
-{
-    cache_metric = (struct cache_metrics){
-        .hits = COUNTER("hits_total", "Reads of stock that Redis answered"),
-        .misses = COUNTER("misses_total", "Reads that found nothing in Redis"),
-        .fills = COUNTER("fills_total", "Values stored in Redis"),
-        .refused = COUNTER("fills_refused_total", "Values that were too old to be stored"),
-        .waits = COUNTER("waits_total", "Reads that waited for another to fill the key"),
-        .negative = COUNTER("negative_total", "Reads of a SKU remembered as unknown"),
-        .filter = COUNTER("filtered_total", "Reads of a SKU that the filter does not know"),
-        .bypassed =
-            COUNTER("bypassed_total", "Reads for which Redis was not asked or not believed"),
-        .reads = COUNTER("database_reads_total", "Reads of stock that the database answered"),
-        .errors = COUNTER("errors_total", "Connections to Redis that failed or took too long"),
-        .breaker = COUNTER("breaker", "Of the writers' side: 0 closed, 1 half open, 2 open"),
-        .told = COUNTER("invalidations_total", "Changes of a SKU told to Redis"),
-        .queue = COUNTER("queue", "Changes of a SKU that wait to be told"),
-        .generations = COUNTER("generations_total", "Times that all values were given up"),
-        .trusted = COUNTER("believed", "1: answers of Redis are given out"),
-    };
+    return atomic_load(&breaker_shown) == CACHE_CLOSED;
 }
 
 void stock_cache_get(struct saga_request *req, const char *sku, const struct stock_reader *reader)
 {
     struct reading *r = saga_arena_zero(saga_http_arena(req), sizeof *r);
 
-    if (!cache_metric.reads)
-        make_metrics(); /* without stock_cache_start there is no cache */
-    *r = (struct reading){.req = req, .sku = sku, .reader = reader};
+    cache_make_metrics();
+    *r = (struct reading){.req = req, .sku = sku, .reader = reader, .began = cache_now()};
     saga_keep(req, r);
     saga_later(req);
     if (cache.on)
         go_on(r);
     else
         ask_database(r, false);
-}
-
-int stock_cache_start(const struct saga_conf *conf, struct saga_err *err)
-{
-    static const struct saga_guest guest = {ready, turn};
-    int rc;
-
-    make_metrics();
-    if (!*url)
-        return 0;
-    if ((rc = saga_redis_place(&cache.at, url, err)) < 0 || (rc = read_without(err)) < 0)
-        return rc;
-    cache.on = true;
-    cache.ttl_ms = ttl / MS;
-    cache.timeout_ms = timeout / MS;
-    cache.prefix = conf->prefix;
-    cache.database = conf->database;
-    front.random = (uint32_t)saga_presence();
-    cache_keeper_start();
-    cache_watch_start();
-    saga_http_guest(&guest);
-    return 0;
-}
-
-void stock_cache_stop(void)
-{
-    if (cache.on)
-        cache_keeper_stop();
-}
-
-const char *stock_cache_degraded(char *text, size_t n)
-{
-    char why[200];
-
-    if (!cache.on)
-        return NULL;
-    if (!cache_keeper_why(why, sizeof why)) {
-        if (atomic_load(&breaker_shown) == CACHE_CLOSED)
-            return NULL;
-        snprintf(why, sizeof why, "Redis does not answer readers in time");
-    }
-    snprintf(text, n, "stock is read from the database (%.160s)", why);
-    return text;
 }

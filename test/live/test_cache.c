@@ -281,8 +281,8 @@ static int64_t busiest(struct member *m, const char *name)
 
 START_TEST(avalanche)
 {
-    static const char *const on[] = {"CACHE_TTL=1500ms", NULL};
-    static const char *const off[] = {"CACHE_TTL=1500ms", "CACHE_WITHOUT=spread", NULL};
+    static const char *const on[] = {"CACHE_TTL=2500ms", NULL};
+    static const char *const off[] = {"CACHE_TTL=2500ms", "CACHE_WITHOUT=spread", NULL};
     struct member *m = with(1, NULL, off);
     int64_t together = busiest(m, "snow-off");
 
