@@ -15,13 +15,14 @@ enum { CHAIN_MAX = 8, FILE_MAX = 64 * 1024, KEY_ID = 64 };
 /* A handshake that goes on uses the one that it began with: none is freed. They are a few KB, and
  * some a year. */
 struct identity {
+    struct identity *older;
     gnutls_pcert_st chain[CHAIN_MAX];
     unsigned n;
     gnutls_privkey_t key;
 };
 
 static struct saga_file cert_file, key_file;
-static struct identity *identity;
+static struct identity *identity, *newest;
 
 static int retrieve(gnutls_session_t session, const gnutls_datum_t *authorities, int n,
                     const gnutls_pk_algorithm_t *algorithms, int algorithms_n,
@@ -108,10 +109,12 @@ static int read_files(struct saga_err *err)
     if (rc == 0)
         rc = parse(id, &(gnutls_datum_t){(unsigned char *)cert, (unsigned)cert_n},
                    &(gnutls_datum_t){(unsigned char *)key, (unsigned)key_n}, err);
-    if (rc == 0)
-        identity = id;
-    else
+    if (rc == 0) {
+        id->older = newest;
+        identity = newest = id;
+    } else {
         identity_free(id);
+    }
     if (key)
         explicit_bzero(key, key_n);
     free(cert);

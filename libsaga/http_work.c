@@ -30,6 +30,7 @@ static struct {
     bool stop;
     saga_cell_t *waiting;
     const char *database; /* and whose: */
+    const char *session;  /* what each of its sessions begins with */
     const struct saga_service *service;
 } work = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -111,7 +112,7 @@ struct saga_pg *saga_http_session(void)
              work.service->name); /* the engine's, so that a taker may end it */
     snprintf(schema, sizeof schema, "%s_svc", work.service->name);
     struct saga_pg *made = saga_pg_new(work.database, name, schema);
-    saga_pg_session(made, saga_presence_sql("set statement_timeout = '5s'"));
+    saga_pg_session(made, work.session);
     return made;
 }
 
@@ -120,6 +121,8 @@ void saga_work_start(const struct saga_conf *conf, const struct saga_service *se
     work.stop = false;
     work.database = conf->database;
     work.service = service;
+    if (!work.session)
+        work.session = saga_presence_sql("set statement_timeout = '5s'");
     work.waiting = saga_metric("saga_http_waiting", "", "HTTP requests that wait for a worker");
     for (int l = 0; l < 2; l++) {
         work.line[l] = (struct line){.max = l ? SEARCHES_MAX : WAITING_MAX};

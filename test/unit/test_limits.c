@@ -242,10 +242,10 @@ static long resident_kb(void)
 }
 
 /* 1,000 that wait and 2,000 that keep an idle connection, and others are served meanwhile, in
- * bounded memory: 24 KB each. */
+ * bounded memory: 32 KB each. */
 START_TEST(many_connections)
 {
-    enum { HELD = 1000, IDLE = 2000, KB_EACH = 24 };
+    enum { HELD = 1000, IDLE = 2000, KB_EACH = 32 };
     static int fd[HELD + IDLE];
     struct rlimit files = {2 * (HELD + IDLE) + 500,
                            2 * (HELD + IDLE) + 500}; /* both ends are ours */
