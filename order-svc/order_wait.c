@@ -248,8 +248,8 @@ bool order_wait(struct order_wait *w)
     if (room) {
         snprintf(applied, sizeof applied, "wait=%d", w->seconds);
         saga_reply_header(w->req, "Preference-Applied", applied);
-        saga_later(w->req);
-        w->row = -1; /* it may come while the others are looked for */
+        saga_later(w->req); /* of a handler; on the posting thread it has been said */
+        w->row = -1;        /* it may come while the others are looked for */
         w->over = false;
         w->next = here.first;
         here.first = w;
