@@ -326,21 +326,16 @@ static void renew(void)
 /* One round of epoll: what others have answered, then libmicrohttpd. -> ms to wait in the next one */
 static int turn(int wait_ms)
 {
-    struct epoll_event event[4]; /* wake, libmicrohttpd, clients that leave, the guest */
+    struct epoll_event event[3]; /* wake, libmicrohttpd, the guest */
     MHD_UNSIGNED_LONG_LONG ms;
     if (MHD_get_timeout(server, &ms) == MHD_YES && ms < (unsigned)wait_ms)
         wait_ms = (int)ms;
-    bool left = false;
-    int n = epoll_wait(front.epoll, event, 4, wait_ms);
-    for (int i = 0; i < n; i++) {
+    int n = epoll_wait(front.epoll, event, 3, wait_ms);
+    for (int i = 0; i < n; i++)
         if (event[i].data.fd == front.watched)
             guest->ready(event[i].events);
-        left |= event[i].data.fd == saga_conn_ends();
-    }
     resume_answered();
     MHD_run(server);
-    if (left)
-        saga_conn_cut_left();
     saga_conn_cut_late();
     renew();
     wait_ms = guest ? guest->turn() : TURN_MS;
@@ -403,7 +398,6 @@ static void start_thread(void)
     front.wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     atomic_store(&front.stop, false);
     watch(front.wake);
-    watch(saga_conn_ends());
     watch(MHD_get_daemon_info(server, MHD_DAEMON_INFO_EPOLL_FD)->epoll_fd);
     if (pthread_create(&front.thread, NULL, run, NULL) != 0)
         _exit(70); /* out of threads at start */

@@ -3,16 +3,11 @@
  * libmicrohttpd's time-out is one of inactivity: who sends a byte now and then stays for ever. Here a
  * connection is in one phase at a time, and each phase has its time. Those in a phase stand in a list
  * in the order in which they came, so that only its head need be looked at. One that is late is shut
- * down; libmicrohttpd sees its end and closes it.
- *
- * libmicrohttpd does not see the end of a client that came with the last bytes (it reads less than
- * there is room for, and waits for news). So we look for ends ourselves, and shut down who has left in
- * the middle of a request. HTTP thread only. */
+ * down; libmicrohttpd sees its end and closes it. HTTP thread only. */
 #include <assert.h>
 #include <microhttpd.h>
 #include <netinet/in.h>
 #include <stdlib.h>
-#include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 
@@ -39,7 +34,6 @@ struct client {
 struct saga_conn {
     int fd;
     enum saga_phase phase;
-    bool left;     /* the client says nothing more */
     int64_t since; /* us */
     struct saga_conn *before, *after;
     struct client *client;
@@ -48,7 +42,7 @@ struct saga_conn {
 static struct {
     struct saga_conn *first[SAGA_PHASES], *last[SAGA_PHASES];
     int64_t limit[SAGA_PHASES]; /* us, 0: none */
-    int n, max, ends;           /* epoll, of those whose client leaves */
+    int n, max;
     struct client *chain[CHAINS];
     struct client *oldest, *newest; /* idle */
     int idle;
@@ -162,12 +156,6 @@ int64_t saga_conn_now(void)
     return (int64_t)t.tv_sec * SECOND + t.tv_nsec / 1000;
 }
 
-static void look_for_end(struct saga_conn *c, int how)
-{
-    struct epoll_event event = {.events = EPOLLRDHUP | EPOLLONESHOT, .data.ptr = c};
-    epoll_ctl(all.ends, how, c->fd, &event);
-}
-
 static void leave(struct saga_conn *c)
 {
     *(c->before ? &c->before->after : &all.first[c->phase]) = c->after;
@@ -190,40 +178,12 @@ void saga_conn_enter(struct saga_conn *c, enum saga_phase phase)
         return;
     leave(c);
     join(c, phase);
-    if (phase == SAGA_KEPT && c->left)
-        look_for_end(c, EPOLL_CTL_MOD);
 }
 
 static void cut(struct saga_conn *c)
 {
     shutdown(c->fd, SHUT_RDWR);
     saga_conn_enter(c, SAGA_CUT);
-}
-
-/* Who asks no more, and waits for nothing. */
-static void see_end(struct saga_conn *c)
-{
-    char next;
-    c->left = true;
-    if (c->phase == SAGA_HANDLED || c->phase == SAGA_ANSWERED || c->phase == SAGA_CUT)
-        return;
-    if (recv(c->fd, &next, 1, MSG_PEEK | MSG_DONTWAIT) > 0)
-        look_for_end(c, EPOLL_CTL_MOD); /* when that is read */
-    else
-        cut(c);
-}
-
-int saga_conn_ends(void)
-{
-    return all.ends;
-}
-
-void saga_conn_cut_left(void)
-{
-    struct epoll_event event[64];
-    int n = epoll_wait(all.ends, event, 64, 0);
-    for (int i = 0; i < n; i++)
-        see_end(event[i].data.ptr);
 }
 
 void saga_conn_cut_idle(void)
@@ -256,12 +216,10 @@ void saga_conn_notify(void *cls, struct MHD_Connection *connection, void **conte
     (void)cls;
     if (what == MHD_CONNECTION_NOTIFY_STARTED) {
         *context = c = saga_alloc(sizeof *c);
-        c->left = false;
         c->fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
         c->client = client_enter(
             MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr);
         join(c, SAGA_NEW);
-        look_for_end(c, EPOLL_CTL_ADD);
         all.n++;
     } else if (c) {
         leave(c);
@@ -295,8 +253,6 @@ int saga_conn_init(const struct saga_conf *conf)
                       help[] = "HTTP connections ended by us in the middle, by reason";
     all.limit[SAGA_NEW] = all.limit[SAGA_ASKING] = conf->http_request_timeout;
     all.limit[SAGA_KEPT] = all.limit[SAGA_ANSWERED] = conf->http_idle_timeout;
-    if (!all.ends)
-        all.ends = epoll_create1(EPOLL_CLOEXEC);
     all.client_max = conf->http_client_connections;
     all.client_rate = conf->http_client_rate;
     all.max = as_files_allow(conf->http_connections ? (int)conf->http_connections : CONNECTIONS);

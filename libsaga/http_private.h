@@ -80,8 +80,6 @@ void saga_conn_notify(void *cls, struct MHD_Connection *connection, void **conte
 struct saga_conn *saga_conn_of(struct MHD_Connection *connection);
 bool saga_conn_may_ask(struct saga_conn *conn); /* false: too many requests of this client */
 void saga_conn_enter(struct saga_conn *conn, enum saga_phase phase);
-int saga_conn_ends(void);      /* readable: a client has left */
-void saga_conn_cut_left(void); /* those whose clients have, in the middle of a request */
 void saga_conn_cut_late(void); /* those whose time is over */
 void saga_conn_cut_idle(void); /* those that ask nothing */
 int64_t saga_conn_now(void);   /* us of CLOCK_MONOTONIC */
