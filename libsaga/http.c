@@ -427,12 +427,14 @@ static struct MHD_Daemon *start_daemon(const struct saga_conf *conf, int fd)
 int saga_http_start(const struct saga_conf *conf, const struct saga_service *service,
                     const struct saga_view *view, int *port, struct saga_err *err)
 {
-    if (saga_token_init(conf->http_token_file, err) < 0 ||
-        saga_tls_init(conf->http_tls_cert, conf->http_tls_key, err) < 0)
-        return SAGA_FATAL;
     int fd = saga_listen(conf->http_listen, port, err);
     if (fd < 0)
         return fd;
+    if (saga_token_init(conf->http_token_file, err) < 0 ||
+        saga_tls_init(conf->http_tls_cert, conf->http_tls_key, err) < 0) {
+        close(fd);
+        return SAGA_FATAL;
+    }
     saga_rules_init(service);
     saga_health_init(service, view);
     saga_command_init(conf, service, view);

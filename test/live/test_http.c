@@ -166,7 +166,7 @@ START_TEST(tls)
     w->settings = own;
     world_start(w, INVENTORY, 0);
     world_url(m, "");
-    const char *url = text("INVENTORY_URL=https://127.0.0.1:%d", m->port);
+    const char *url = strdup(text("INVENTORY_URL=https://127.0.0.1:%d", m->port));
     AWAIT(PATIENCE, strstr(sagactl(m, text("%s SAGA_CA_FILE=%s/cert", url, folder)), "1000"));
     MUST(strstr(sagactl(m, url), "exit 69"), "any certificate is believed");
     proc_signal(m->proc, SIGTERM);
@@ -236,7 +236,7 @@ START_TEST(memory_is_flat)
     printf("   %lld requests in %.0f s: RSS %ld KB after a tenth, %ld KB after all\n", (long long)n,
            (double)(test_now() - began) / 1e6, early, late);
     MUST(late - early <= KB_MAX, "RSS grew from %ld to %ld KB", early, late);
-    MUST(metric(m, "saga_http_connections") <= 2, "connections are left");
+    AWAIT(PATIENCE, metric(m, "saga_http_connections") <= 2); /* web.c's, and this question's */
 }
 END_TEST
 

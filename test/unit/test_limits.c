@@ -252,6 +252,7 @@ START_TEST(many_connections)
     ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &files), 0);
     stage_start();
     long before = resident_kb();
+    ck_assert_int_gt(before, 0);
     pthread_mutex_unlock(&stage); /* the server's thread comes to it */
     for (int i = 0; i < HELD; i++)
         fd[i] = dial("GET /later HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
@@ -264,9 +265,11 @@ START_TEST(many_connections)
         pthread_cond_wait(&moved, &stage);
     ck_assert_int_eq(counted("\nsaga_http_connections "), HELD + IDLE + 1);
     ck_assert_int_eq(counted("\nsaga_http_held "), HELD);
+#ifndef __SANITIZE_THREAD__ /* it keeps a multiple of it */
     printf("   %d connections: %ld KB each\n", HELD + IDLE,
            (resident_kb() - before) / (HELD + IDLE));
     ck_assert_int_lt(resident_kb() - before, (HELD + IDLE) * KB_EACH);
+#endif
     for (int i = 0; i < HELD; i++) {
         saga_reply(kept[i], 200, json_object());
         saga_answered(kept[i]);
