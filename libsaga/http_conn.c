@@ -3,11 +3,15 @@
  * libmicrohttpd's time-out is one of inactivity: who sends a byte now and then stays for ever. Here a
  * connection is in one phase at a time, and each phase has its time. Those in a phase stand in a list
  * in the order in which they came, so that only its head need be looked at. One that is late is shut
- * down; libmicrohttpd sees its end and closes it. HTTP thread only. */
+ * down; libmicrohttpd sees its end and closes it. HTTP thread only.
+ *
+ * A client that goes in the middle of a request is seen here, too: libmicrohttpd (0.9.75) reads no
+ * more once it has less than it asked for, and the end may have come together with that. */
 #include <assert.h>
 #include <microhttpd.h>
 #include <netinet/in.h>
 #include <stdlib.h>
+#include <sys/epoll.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 
@@ -34,6 +38,7 @@ struct client {
 struct saga_conn {
     int fd;
     enum saga_phase phase;
+    bool ended;    /* by the client: it reads at most */
     int64_t since; /* us */
     struct saga_conn *before, *after;
     struct client *client;
@@ -42,7 +47,7 @@ struct saga_conn {
 static struct {
     struct saga_conn *first[SAGA_PHASES], *last[SAGA_PHASES];
     int64_t limit[SAGA_PHASES]; /* us, 0: none */
-    int n, max;
+    int n, max, ends;           /* ends: epoll */
     struct client *chain[CHAINS];
     struct client *oldest, *newest; /* idle */
     int idle;
@@ -174,10 +179,23 @@ static void join(struct saga_conn *c, enum saga_phase phase)
 
 void saga_conn_enter(struct saga_conn *c, enum saga_phase phase)
 {
+    bool asks = phase == SAGA_NEW || phase == SAGA_ASKING || phase == SAGA_KEPT;
     if (c->phase == SAGA_CUT)
         return;
     leave(c);
-    join(c, phase);
+    join(c, c->ended && asks ? SAGA_ENDED : phase);
+}
+
+/* What has come before the end is still read: ENDED is no end yet. */
+static void see_ends(void)
+{
+    struct epoll_event event[64];
+    int n = epoll_wait(all.ends, event, 64, 0);
+    for (int i = 0; i < n; i++) {
+        struct saga_conn *c = event[i].data.ptr;
+        c->ended = true;
+        saga_conn_enter(c, c->phase);
+    }
 }
 
 static void cut(struct saga_conn *c)
@@ -194,12 +212,13 @@ void saga_conn_cut_idle(void)
 
 void saga_conn_cut_late(void)
 {
+    see_ends();
     int64_t now = saga_conn_now();
     for (int p = 0; p < SAGA_PHASES; p++)
         for (struct saga_conn *c; all.limit[p] && (c = all.first[p]);) {
             if (now - c->since < all.limit[p])
                 break;
-            saga_count(all.late, p != SAGA_KEPT);
+            saga_count(all.late, p != SAGA_KEPT && p != SAGA_ENDED);
             cut(c);
         }
     /* Who waits for a place gets that of the one that has used its own least. */
@@ -216,9 +235,12 @@ void saga_conn_notify(void *cls, struct MHD_Connection *connection, void **conte
     (void)cls;
     if (what == MHD_CONNECTION_NOTIFY_STARTED) {
         *context = c = saga_alloc(sizeof *c);
+        *c = (struct saga_conn){0};
         c->fd = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
         c->client = client_enter(
             MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr);
+        epoll_ctl(all.ends, EPOLL_CTL_ADD, c->fd,
+                  &(struct epoll_event){.events = EPOLLRDHUP | EPOLLET, .data.ptr = c});
         join(c, SAGA_NEW);
         all.n++;
     } else if (c) {
@@ -253,6 +275,9 @@ int saga_conn_init(const struct saga_conf *conf)
                       help[] = "HTTP connections ended by us in the middle, by reason";
     all.limit[SAGA_NEW] = all.limit[SAGA_ASKING] = conf->http_request_timeout;
     all.limit[SAGA_KEPT] = all.limit[SAGA_ANSWERED] = conf->http_idle_timeout;
+    all.limit[SAGA_ENDED] = SECOND;
+    if (!all.ends)
+        all.ends = epoll_create1(EPOLL_CLOEXEC);
     all.client_max = conf->http_client_connections;
     all.client_rate = conf->http_client_rate;
     all.max = as_files_allow(conf->http_connections ? (int)conf->http_connections : CONNECTIONS);

@@ -68,6 +68,7 @@ enum saga_phase {
     SAGA_HANDLED,  /* by whom the request was given to; he bounds the time */
     SAGA_ANSWERED, /* until the client has read it */
     SAGA_KEPT,     /* to the headers of the next request */
+    SAGA_ENDED,    /* the client has said its last word, and asks nothing */
     SAGA_CUT,
     SAGA_PHASES,
 };

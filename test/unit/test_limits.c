@@ -131,6 +131,27 @@ START_TEST(slow_second_request_is_cut)
 }
 END_TEST
 
+/* A client that goes in the middle of a request takes its connection with it at once; one that only
+ * says that nothing more comes is answered all the same. */
+START_TEST(ends_are_seen)
+{
+    int fd = dial("POST /api/v1/orders HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{");
+    while (counted("\nsaga_http_connections ") < 2)
+        ;
+    close(fd);
+    int64_t began = monotonic_us();
+    while (counted("\nsaga_http_connections ") > 1)
+        ck_assert_int_lt(monotonic_us() - began, 8 * TURN);
+    fd = dial("GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
+              "GET /api/v1/orders/a HTTP/1.1\r\nHost: a\r\n\r\n");
+    shutdown(fd, SHUT_WR);
+    pthread_mutex_unlock(&stage);
+    ck_assert_int_eq(hear(fd), 200);
+    pthread_mutex_lock(&stage);
+    ck_assert_ptr_nonnull(strstr(answer, "{\"id\":\"a\""));
+}
+END_TEST
+
 /* Who does not read its answer is cut: the rest of it never comes. */
 START_TEST(slow_reader_is_cut)
 {
@@ -290,9 +311,11 @@ Suite *limits_suite(void)
     Suite *s = suite_create("limits");
     TCase *size = tcase_create("size"), *time = tcase_create("time"), *n = tcase_create("number");
     tcase_add_checked_fixture(size, stage_start, stage_stop);
+    tcase_set_timeout(size, 30);
     tcase_add_test(size, target_limit);
     tcase_add_test(size, headers_limit);
     tcase_add_test(size, headers_beyond_memory);
+    tcase_add_test(size, ends_are_seen);
     suite_add_tcase(s, size);
     tcase_add_checked_fixture(time, start_impatient, stage_stop);
     tcase_set_timeout(time, 60);
