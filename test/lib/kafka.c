@@ -431,7 +431,8 @@ struct kafka_log *kafka_read(const char *topic)
     }
     rd_kafka_assign(reading(), NULL);
     rd_kafka_topic_partition_list_destroy(list);
-    qsort(log->at, (size_t)log->n, log->n ? sizeof *log->at : 1, by_place);
+    if (log->n) /* qsort takes no NULL */
+        qsort(log->at, (size_t)log->n, log->n ? sizeof *log->at : 1, by_place);
     return log;
 }
 
