@@ -301,7 +301,7 @@ enum { AGAIN = 0, DONE = 200, CREATED = 201, STALE = 412, KEY_OF_ANOTHER = 422 }
 static const struct saga_field wish_fields[] = {
     {SAGA_AT(struct T, sku), SAGA_ID},
     {SAGA_AT(struct T, quantity), SAGA_INT, 0, MAX_STOCK},
-    {SAGA_AT(struct T, reason), SAGA_TEXT, 1, 256, .optional = true},
+    {SAGA_AT(struct T, reason), SAGA_TEXT, 0, 256, .optional = true},
     {0}};
 #undef T
 
