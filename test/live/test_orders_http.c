@@ -287,6 +287,13 @@ START_TEST(an_answer_waits_for_the_outcome)
 }
 END_TEST
 
+/* As a client does: after a broken connection, where too many wait for a worker, and without an
+ * acknowledgement. */
+static bool until_accepted(const struct crowd_ask *one)
+{
+    return one->status == 0 || one->status == 503 || one->status == 504;
+}
+
 static struct crowd_ask *many_asks(int n)
 {
     struct crowd_ask *asks = calloc((size_t)n, sizeof *asks);
@@ -376,7 +383,8 @@ START_TEST(a_thousand_can_wait)
     int64_t idle = metric(0, "saga_waiting_looks_total");
     for (int i = 0; i < WAITERS; i++) {
         asks[i] = (struct crowd_ask){.url = kept(url(i % 2, text("/wait-%d", i))),
-                                     .header = {kept("Prefer: wait=30")}};
+                                     .header = {kept("Prefer: wait=30")},
+                                     .again = until_accepted};
         crowd_add(crowd, &asks[i]);
     }
     MUST_BE(metric(0, "saga_waiting_looks_total"), idle);
@@ -437,11 +445,6 @@ START_TEST(who_waits_is_answered_at_the_end)
 END_TEST
 
 /* ---- Trouble ---- */
-
-static bool until_accepted(const struct crowd_ask *one)
-{
-    return one->status == 0 || one->status == 503 || one->status == 504;
-}
 
 /* Kafka says nothing: it is not known whether it has the request, and a repeat with the same key
  * is one order. */
