@@ -226,7 +226,7 @@ END_TEST
 
 /* ---- Avalanche: what came together goes together ---- */
 
-enum { WINDOW_MS = 200, SAMPLES = 4000 };
+enum { WINDOW_MS = 600, SAMPLES = 8000 };
 
 static struct {
     pthread_t thread[4];
@@ -281,8 +281,8 @@ static int64_t busiest(struct member *m, const char *name)
 
 START_TEST(avalanche)
 {
-    static const char *const on[] = {"CACHE_TTL=2500ms", NULL};
-    static const char *const off[] = {"CACHE_TTL=2500ms", "CACHE_WITHOUT=spread", NULL};
+    static const char *const on[] = {"CACHE_TTL=6s", NULL};
+    static const char *const off[] = {"CACHE_TTL=6s", "CACHE_WITHOUT=spread", NULL};
     struct member *m = with(1, NULL, off);
     int64_t together = busiest(m, "snow-off");
 
