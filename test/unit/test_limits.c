@@ -1,5 +1,7 @@
 /* What HTTP bounds: sizes, times, connections and requests of one client; each limit at n and n + 1. */
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -135,9 +137,13 @@ END_TEST
  * says that nothing more comes is answered all the same. */
 START_TEST(ends_are_seen)
 {
-    int fd = dial("POST /api/v1/orders HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{");
+    static const char part[] =
+        "POST /api/v1/orders HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{";
+    int fd = dial("");
     while (counted("\nsaga_http_connections ") < 2)
         ;
+    setsockopt(fd, IPPROTO_TCP, TCP_CORK, &(int){1}, sizeof(int)); /* both in one packet */
+    ck_assert_int_eq(send(fd, part, sizeof part - 1, MSG_NOSIGNAL), sizeof part - 1);
     close(fd);
     int64_t began = monotonic_us();
     while (counted("\nsaga_http_connections ") > 1)
