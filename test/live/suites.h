@@ -12,6 +12,7 @@
 /* clang-format off */
 #define ALONE(X)  \
     X(servers)    \
+    X(orders_http) \
     X(cache)      \
     X(stale)      \
     X(loss)       \
@@ -23,7 +24,6 @@
     X(provider)   \
     X(provider_http) \
     X(stock)      \
-    X(orders_http) \
     X(http)       \
     X(schemathesis) \
     X(outbox)     \

@@ -29,7 +29,7 @@ static struct world *w;
 
 static void setup(void)
 {
-    static const char *const settings[] = {"SAGA_POST_TIMEOUT=1s", NULL};
+    static const char *const settings[] = {"SAGA_POST_TIMEOUT=4s", NULL};
 
     w = world_new("orders_http", LANES, settings);
     world_start_all(w);
