@@ -16,6 +16,7 @@
     X(cache)      \
     X(stale)      \
     X(loss)       \
+    X(unasked)    \
     X(flood)
 #define BESIDE(X) \
     X(failpoints) \
@@ -38,7 +39,6 @@
     X(schedules)  \
     X(leaders)    \
     X(looks)      \
-    X(unasked)    \
     X(kills)
 #define SUITES(X) ALONE(X) BESIDE(X)
 /* clang-format on */
