@@ -177,6 +177,16 @@ START_TEST(a_gap_that_moves_is_not_accepted)
 }
 END_TEST
 
+/* Attack 24, and nothing is left: what has expired before the first start is missed all the same. */
+START_TEST(attack_24_nothing_is_left)
+{
+    send(0, 3);
+    kafka_expire(events(), 0, 3);
+    start();
+    AWAIT(PATIENCE, says("nothing has come since"));
+}
+END_TEST
+
 /* ---- What it has written ---- */
 
 /* What the first look misses the second one finds: a record that was late. Nothing is lost. */
@@ -243,6 +253,7 @@ Suite *looks_suite(void)
 
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, attack_26_while_it_runs);
+    tcase_add_test(t, attack_24_nothing_is_left);
     tcase_add_test(t, a_gap_that_moves_is_not_accepted);
     tcase_add_test(t, what_a_second_look_does_not_find_is_nothing);
     tcase_add_test(t, another_owner_has_gone_on);

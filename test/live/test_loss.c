@@ -350,7 +350,7 @@ START_TEST(attack_44_standby_lacks_transactions)
     db_run(w->db, "create table kept_lane as select * from inventory_svc.lane;"
                   "create table kept_input as select * from inventory_svc.lane_input");
     orders(0, 1);
-    AWAIT(PATIENCE, chain_of(0) == 2);
+    AWAIT(PATIENCE, db_int(w->db, "select published from inventory_svc.lane where lane = 0") == 2);
     db_run(
         w->db,
         "begin; update inventory_svc.lane l set last_seq = k.last_seq, last_id = k.last_id,"
@@ -371,6 +371,7 @@ START_TEST(attack_43_expelled_owner_raises_the_term)
     start();
     world_stock(w, "apple", 1000);
     orders(0, 1);
+    AWAIT(PATIENCE, db_int(w->db, "select published from inventory_svc.lane where lane = 0") == 1);
     int taken = proc_count(inventory->proc, "lane taken");
     db_run(w->db, "update inventory_svc.lane set term = term + 1000000 where lane = 0");
     AWAIT(PATIENCE, proc_count(inventory->proc, "lane taken") > taken);

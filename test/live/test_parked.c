@@ -4,6 +4,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "lane.h"
@@ -292,6 +293,9 @@ START_TEST(parked_inputs_can_be_dropped)
     event("OrderCreated", "given-up", CREATED("1"));
     kafka_flush(5);
     AWAIT(PATIENCE, same(reservation("given-up"), "HELD"));
+    AWAIT(PATIENCE, atoll(shell("curl -s '%s' | sed -n 's/^saga_parked_orders //p'",
+                                world_url(inventory, "/metrics"))) ==
+                        db_int(w->db, "select count(distinct key) from inventory_svc.parked"));
     MUST_BE(web_post(&answer, world_url(inventory, "/parked/given-up/drop"), NULL, "{}"), 404);
     json_decref(answer);
 }
