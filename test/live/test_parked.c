@@ -259,10 +259,12 @@ START_TEST(what_is_refused_or_impossible_is_parked)
                                "order by n limit 1"),
                 "data.lines[0].quantity: 0 is below 1"),
          "reason");
-    MUST(strstr(db_text(w->db, "select value from inventory_svc.parked where key = 'refused' "
-                               "order by n limit 1"),
-                "\"quantity\":0"),
-         "value");
+    MUST(
+        strstr(db_text(w->db,
+                       "select coalesce(value, '') from inventory_svc.parked where key = 'refused' "
+                       "order by n limit 1"),
+               "\"quantity\":0"),
+        "value");
     redrive(inventory, "refused"); /* nothing is mended */
     AWAIT(PATIENCE, db_int(w->db, "select count(*) from inventory_svc.parked where mark is not "
                                   "null") == 0);
