@@ -139,8 +139,9 @@ static int compare(const char *topic, int32_t partitions)
     if (partitions != lanes) {
         fprintf(stderr,
                 "sagactl: %s: has %d partitions, expected %" PRId64
-                ": it is fixed for life, since orders are found by it\n",
-                ctl_topic(topic), partitions, lanes);
+                ": it is fixed for life, since orders are found by it. Set SAGA_LANES=%d, or begin "
+                "with other topics\n",
+                ctl_topic(topic), partitions, lanes, partitions);
         bad = true;
     }
     told(topic, partitions, bad ? "differs" : "exists");
