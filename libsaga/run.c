@@ -118,9 +118,9 @@ static void add_redriven(struct saga_engine *e)
     }
 }
 
-/* Fills the batch from the work's records [from, to), the keys due and the answers, for lanes that
- * are running. */
-static void screen(struct saga_engine *e, int to)
+/* Fills the batch from the work's records [from, to), the keys due and the first answers, for lanes
+ * that are running. */
+static void screen(struct saga_engine *e, int to, int answers)
 {
     struct saga_batch *b = &e->batch;
     int64_t now = saga_now();
@@ -155,8 +155,9 @@ static void screen(struct saga_engine *e, int to)
         in->slot = saga_batch_row(b, &b->orders, in->key);
         in->slot->lane = lane;
     }
-    e->answers_in = e->answers_n;
-    for (struct saga_answered *a = e->answers; a; a = a->next) {
+    e->answers_in = 0;
+    for (struct saga_answered *a = e->answers; a && e->answers_in < answers; a = a->next) {
+        e->answers_in++;
         int32_t lane = saga_lane_of(a->key, strlen(a->key), e->lanes);
         if (e->lane[lane].state != SAGA_LANE_RUNNING)
             continue;
@@ -391,79 +392,106 @@ static int join_dirty(struct saga_engine *e)
     return n;
 }
 
-/* Keys due and parked inputs are asked for again and calls without an answer are made again: when one
- * of those is what the database refuses it is found by leaving half of them for later. -> false: there are none */
-static bool leave_half(struct saga_engine *e)
-{
-    struct saga_answered **end = &e->answers;
-    int due = e->due_n / 2, answers = e->answers_n / 2;
+/* What a transaction may have of the run's inputs: less after one that the database refuses, until what
+ * it refuses stands alone; then more again. */
+struct share {
+    int records, answers;
+    int answers_left; /* of those that were there when the run began */
+};
 
-    if (e->due_n + e->answers_n + e->parking.redriven_n == 0)
+/* Answers stand aside until all else is done, for they are in memory only. Keys due and parked inputs
+ * are asked for again. -> false: nothing can be left */
+static bool leave_half(struct saga_engine *e, struct share *share)
+{
+    bool asked = e->due_n + e->parking.redriven_n > 0;
+
+    if (share->answers && (asked || e->now->from < e->now->n))
+        share->answers = 0;
+    else if (share->records > 1)
+        share->records /= 2;
+    else if (e->parking.redriven_n)
+        e->parking.redriven_n = e->due_n ? 0 : e->parking.redriven_n / 2;
+    else if (e->due_n)
+        for (int half = e->due_n / 2; e->due_n > half;)
+            free(e->due[--e->due_n]);
+    else if (share->answers > 1)
+        share->answers /= 2;
+    else
         return false;
-    e->parking.redriven_n /= 2;
-    while (e->due_n > due)
-        free(e->due[--e->due_n]);
-    for (int i = 0; i < answers; i++)
-        end = &(*end)->next;
-    while (*end) {
-        struct saga_answered *a = *end;
-        *end = a->next;
-        free(a);
-    }
-    e->answers_n = answers;
-    e->answers_end = end;
     return true;
+}
+
+static int min(int a, int b)
+{
+    return a < b ? a : b;
+}
+
+/* Of what is left, after a transaction with this many answers. -> false: nothing is */
+static bool take_more(const struct saga_engine *e, struct share *share, int answers)
+{
+    share->answers_left -= answers;
+    share->records = min(2 * share->records, e->now->n - e->now->from);
+    if (!share->records)
+        share->answers =
+            min(share->answers ? 2 * share->answers : share->answers_left, share->answers_left);
+    return share->records + share->answers > 0;
+}
+
+/* After a transaction that failed. -> SAGA_FENCED: again, as the share now says */
+static int back_out(struct saga_engine *e, struct share *share, int rc, struct saga_err *err)
+{
+    struct saga_err rolled = {0};
+
+    saga_count(e->metric.failed, 1);
+    if (!saga_pg_connected(e->pg))
+        return rc;
+    if (saga_engine_rollback(e, &rolled) < 0)
+        return SAGA_RETRY;
+    if (rc == SAGA_POISON && e->batch.n == 1)
+        return saga_park_refused(e, err);
+    return rc == SAGA_POISON && leave_half(e, share) ? SAGA_FENCED : rc;
 }
 
 int saga_engine_run(struct saga_engine *e, struct saga_err *err)
 {
-    int size = e->now->n - e->now->from, rc;
-    bool flush = e->flush_at && saga_now() >= e->flush_at;
+    struct share share = {e->now->n - e->now->from, e->answers_n, e->answers_n};
+    bool flush = e->flush_at && saga_now() >= e->flush_at, more = true;
+    int rc = 0;
 
     if (flush)
         e->flush_at = 0;
     e->parking.refused[0] = '\0';
-    do {
-        int to = e->now->from + size < e->now->n ? e->now->from + size : e->now->n;
+    while (more || rc == SAGA_FENCED) {
+        int to = e->now->from + share.records;
         err->code = 0;
         if ((rc = check_forwards(e, to, err)) < 0) {
             if (flush)
                 e->flush_at = saga_now();
             return rc;
         }
-        screen(e, to);
+        screen(e, to, share.answers);
+        int answers = e->answers_in;
         if ((flush ? join_dirty(e) : 0) + e->batch.n == 0) {
             move_lanes(e, false);  /* positions only: stored with the next batch, or after 1 s */
             saga_engine_forget(e); /* those of lanes that are not running any more */
             e->now->from = to;
-            rc = 0;
+            more = take_more(e, &share, answers);
             continue;
         }
         if (flush)
             SAGA_FAILPOINT(published_storing);
         rc = transaction(e, to, err);
-        if (flush && rc == 0)
-            SAGA_FAILPOINT(published_stored);
         if (rc == 0) {
+            if (flush)
+                SAGA_FAILPOINT(published_stored);
             e->parking.refused[0] = '\0';
+            more = take_more(e, &share, answers);
             continue;
         }
-        saga_count(e->metric.failed, 1);
         if (flush)
             e->flush_at = saga_now();
-        if (!saga_pg_connected(e->pg))
-            return rc;
-        struct saga_err rolled = {0};
-        if (saga_engine_rollback(e, &rolled) < 0)
-            return SAGA_RETRY;
-        if (rc == SAGA_POISON && e->batch.n == 1) {
-            rc = saga_park_refused(e, err);
-        } else if (rc == SAGA_POISON && size > 1) {
-            size /= 2; /* the one that the database refuses is found by halves */
-            rc = SAGA_FENCED;
-        } else if (rc == SAGA_POISON && leave_half(e)) {
-            rc = SAGA_FENCED;
-        }
-    } while (rc == SAGA_FENCED || (rc == 0 && e->now->from < e->now->n));
+        more = false;
+        rc = back_out(e, &share, rc, err);
+    }
     return rc;
 }

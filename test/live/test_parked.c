@@ -154,6 +154,27 @@ START_TEST(one_deadline_of_many_is_parked)
 }
 END_TEST
 
+/* Attack 36, of what is in memory only: of many answers that come at once the database refuses one. The
+ * others are stored, and no call is made a second time. */
+START_TEST(one_answer_of_many_is_parked)
+{
+    refuse("payment", "order_id = 'slow-20' and state = 'COMPLETED'");
+    for (int i = 0; i < 50; i++)
+        world_place(w, text("slow-%d", i), "load-1 1 150", "tok_slow_300");
+    kafka_flush(5);
+    AWAIT(PATIENCE, same(parked(PAYMENT, "slow-20"), "charge_succeeded"));
+    AWAIT(PATIENCE, db_int(w->db, "select count(*) from orders where order_id like 'slow-%%' and "
+                                  "state = 'PAID'") == 49);
+    MUST_BE(
+        db_int(w->db, "select count(*) from payment where order_id like 'slow-%%' and calls > 1"),
+        0);
+    MUST_BE(db_int(w->db, "select count(*) from payment_svc.parked"), 1);
+    mended("payment");
+    redrive(world_member(w, PAYMENT, 0), "slow-20");
+    AWAIT(PATIENCE, is("slow-20", "PAID HELD COMPLETED"));
+}
+END_TEST
+
 /* What is parked is known after a crash, and by whoever is asked. An input that fails again keeps its
  * place and its newcomers. */
 START_TEST(parked_orders_survive_a_crash)
@@ -360,6 +381,7 @@ Suite *parked_suite(void)
 
     tcase_add_unchecked_fixture(t, setup, teardown);
     tcase_add_test(t, one_order_of_five_hundred_is_parked);
+    tcase_add_test(t, one_answer_of_many_is_parked);
     tcase_add_test(t, parked_orders_survive_a_crash);
     tcase_add_test(t, it_all_balances);
     suite_add_tcase(s, t);

@@ -31,8 +31,7 @@ int main(int argc, char **argv)
     SRunner *runner = srunner_create(NULL);
     int n = 0;
 
-    setenv("CK_DEFAULT_TIMEOUT", "60",
-           0); /* s: for what hangs, not for what is slow beside others */
+    setenv("CK_DEFAULT_TIMEOUT", "60", 0); /* s: for what hangs, not for what is slow */
     for (size_t i = 0; i < sizeof suites / sizeof *suites; i++)
         if (is_wanted(suites[i].name, argc, argv)) {
             srunner_add_suite(runner, suites[i].make());

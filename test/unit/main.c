@@ -33,8 +33,7 @@ int main(int argc, char **argv)
     SRunner *runner = srunner_create(NULL);
     int n = 0;
 
-    setenv("CK_DEFAULT_TIMEOUT", "60",
-           0); /* s: for what hangs, not for what is slow beside others */
+    setenv("CK_DEFAULT_TIMEOUT", "60", 0); /* s: for what hangs, not for what is slow */
     test_failed = failed;
     for (size_t i = 0; i < sizeof suites / sizeof *suites; i++)
         if (wanted(suites[i].name, argc, argv)) {
