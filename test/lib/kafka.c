@@ -174,25 +174,67 @@ void kafka_drop_topics(const char *prefix)
     rd_kafka_DeleteTopic_destroy_array(gone, TOPICS);
 }
 
-void kafka_limit(const char *topic, int bytes)
+/* All that the topic has of its own is then this. */
+static void alter(const char *topic, const char *const settings[][2], int n)
 {
     rd_kafka_ConfigResource_t *of = rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, topic);
     rd_kafka_queue_t *queue = rd_kafka_queue_new(keyed());
-    size_t n = 0;
+    size_t answers = 0;
 
-    if (bytes)
-        rd_kafka_ConfigResource_set_config(of, "max.message.bytes", text("%d", bytes));
+    for (int i = 0; i < n; i++)
+        rd_kafka_ConfigResource_set_config(of, settings[i][0], settings[i][1]);
     rd_kafka_AlterConfigs(keyed(), &of, 1, NULL, queue);
     rd_kafka_event_t *event = rd_kafka_queue_poll(queue, WAIT_MS);
-    MUST(event && !rd_kafka_event_error(event), "limit of %s: %s", topic,
+    MUST(event && !rd_kafka_event_error(event), "settings of %s: %s", topic,
          event ? rd_kafka_event_error_string(event) : "no answer");
     const rd_kafka_ConfigResource_t **results =
-        rd_kafka_AlterConfigs_result_resources(rd_kafka_event_AlterConfigs_result(event), &n);
-    MUST(n == 1 && !rd_kafka_ConfigResource_error(results[0]), "limit of %s: %s", topic,
-         n ? rd_kafka_ConfigResource_error_string(results[0]) : "no answer");
+        rd_kafka_AlterConfigs_result_resources(rd_kafka_event_AlterConfigs_result(event), &answers);
+    MUST(answers == 1 && !rd_kafka_ConfigResource_error(results[0]), "settings of %s: %s", topic,
+         answers ? rd_kafka_ConfigResource_error_string(results[0]) : "no answer");
     rd_kafka_event_destroy(event);
     rd_kafka_queue_destroy(queue);
     rd_kafka_ConfigResource_destroy(of);
+}
+
+/* As the broker knows it. */
+static int64_t setting_of(const char *topic, const char *name)
+{
+    rd_kafka_ConfigResource_t *of = rd_kafka_ConfigResource_new(RD_KAFKA_RESOURCE_TOPIC, topic);
+    rd_kafka_queue_t *queue = rd_kafka_queue_new(keyed());
+    size_t answers = 0, entries = 0;
+    int64_t value = -1;
+
+    rd_kafka_DescribeConfigs(keyed(), &of, 1, NULL, queue);
+    rd_kafka_event_t *event = rd_kafka_queue_poll(queue, WAIT_MS);
+    MUST(event && !rd_kafka_event_error(event), "settings of %s: %s", topic,
+         event ? rd_kafka_event_error_string(event) : "no answer");
+    const rd_kafka_ConfigResource_t **results = rd_kafka_DescribeConfigs_result_resources(
+        rd_kafka_event_DescribeConfigs_result(event), &answers);
+    MUST_BE(answers, 1);
+    const rd_kafka_ConfigEntry_t **entry = rd_kafka_ConfigResource_configs(results[0], &entries);
+    for (size_t i = 0; i < entries; i++)
+        if (strcmp(rd_kafka_ConfigEntry_name(entry[i]), name) == 0)
+            value = atoll(rd_kafka_ConfigEntry_value(entry[i]));
+    rd_kafka_event_destroy(event);
+    rd_kafka_queue_destroy(queue);
+    rd_kafka_ConfigResource_destroy(of);
+    return value;
+}
+
+/* A broker hears of a change after it was acknowledged; knows it; and then does it, before it hears of
+ * the next one. So another change that it knows, made after it knew the first, says that this is done. */
+void kafka_limit(const char *topic, int bytes)
+{
+    static int64_t change = 60000;
+    const char *settings[][2] = {{"file.delete.delay.ms", text("%d", (int)++change)},
+                                 {"max.message.bytes", text("%d", bytes)}};
+    int n = bytes ? 2 : 1;
+
+    alter(topic, settings, n);
+    AWAIT(WAIT_MS / 1000, setting_of(topic, settings[0][0]) == change);
+    settings[0][1] = text("%d", (int)++change);
+    alter(topic, settings, n);
+    AWAIT(WAIT_MS / 1000, setting_of(topic, settings[0][0]) == change);
 }
 
 /* ---- Groups ---- */

@@ -29,7 +29,7 @@ enum { KEYED = -1, RANDOM = -2 };
 void kafka_make_topics(const char *prefix, int lanes);
 void kafka_drop_topics(const char *prefix);
 /* The largest batch that the topic takes, compressed; 0: the broker's default. Its other settings are
- * the broker's defaults from then on. */
+ * the broker's defaults from then on. In force when this returns. */
 void kafka_limit(const char *topic, int bytes);
 
 /* Joins the group as the static member that another process is, and is that member from then on: the
