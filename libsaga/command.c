@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "failpoint.h"
 #include "look.h"
 #include "outbox.h"
 #include "peek.h"
@@ -69,6 +70,7 @@ static int32_t lane_of(struct saga_request *req)
 
 static json_t *done(int32_t lane, const char *command, int64_t term)
 {
+    SAGA_FAILPOINT(lane_commanded);
     return json_pack("{s:o, s:i, s:s, s:I}", "service", json_sprintf("%s-svc", service->name),
                      "lane", (int)lane, "command", command, "term", (json_int_t)term);
 }

@@ -55,6 +55,7 @@
     X(redrive_marked)      /* by HTTP, and nobody has answered */                       \
     X(redriven)            /* applied, and out of the table */                          \
     /* HTTP */                                                                          \
+    X(lane_commanded)      /* an operator's change of a lane's rows, unanswered */      \
     X(stock_written)       /* a POST of stock, before its COMMIT */                     \
     X(stock_committed)     /* and before its answer */                                  \
     X(stock_read)          /* for a cache, which does not have it yet */                \

@@ -29,6 +29,7 @@ enum way {
     LATE,    /* an order that is not paid in time */
     PARK,    /* an order that the database refuses */
     REDRIVE, /* and that it takes after all */
+    COMMAND, /* an operator's: to publish once more what the outbox has of each lane */
     POST,    /* of stock, by HTTP */
     READ,    /* and a GET of it, through the cache */
     QUIT     /* SIGTERM */
@@ -84,6 +85,7 @@ static const struct point {
     AT(parked), PARK, ALL, 1, false},
     AT(redrive_marked), REDRIVE, ALL, 1, false},
     AT(redriven), REDRIVE, ALL, 1, false},
+    AT(lane_commanded), COMMAND, ALL, 1, false},
     AT(stock_written), POST, I, 1, false},
     AT(stock_committed), POST, I, 1, false},
     AT(stock_read), READ, I, 1, false},
@@ -120,7 +122,7 @@ static void end_all(void)
 
 static void start_at(const struct point *p, const char *suffix)
 {
-    w->settings = p->way == LATE ? short_deadline : settings;
+    w->settings = p->way == LATE ? short_deadline : p->way == COMMAND ? NULL : settings;
     for (int s = 0; s < SERVICES; s++)
         world_start_failing(
             w, s, 0, p->services & 1 << s ? text("%s:%d%s", p->name, p->pass, suffix) : NULL);
@@ -195,6 +197,20 @@ static void cure(const struct point *p)
     }
 }
 
+/* Until each has died of it. */
+static void command_all(void)
+{
+    for (int s = 0; s < SERVICES; s++) {
+        struct member *m = world_member(w, s, 0);
+        AWAIT(PATIENCE, world_is_ready(m));
+        const char *url = world_url(m, "");
+        for (int64_t until = test_until(PATIENCE), lane = 0; proc_alive(m->proc); lane++) {
+            web_post(NULL, text("%s/lanes/%d/republish", url, (int)(lane % LANES)), NULL, "{}");
+            MUST(test_pause(until), "%s-svc takes no command", service_names[s]);
+        }
+    }
+}
+
 static void provoke(const struct point *p)
 {
     if (p->way == START)
@@ -214,6 +230,8 @@ static void provoke(const struct point *p)
     kafka_flush(10);
     if (p->way == REDRIVE)
         cure(p);
+    if (p->way == COMMAND)
+        command_all();
     if (p->way == POST || p->way == READ)
         post(p->name);
     if (p->way == READ) { /* not before the process believes its cache */
