@@ -55,6 +55,11 @@ static void teardown(void)
     w = NULL;
 }
 
+static long metric(const char *name)
+{
+    return atol(shell("curl -s %s | sed -n 's/^%s //p'", world_url(payment(), "/metrics"), name));
+}
+
 /* Starts a service again with two settings of a case's own, or without any. */
 static void restart(int service, const char *one, const char *two)
 {
@@ -267,6 +272,28 @@ START_TEST(killed_with_calls_in_flight)
 }
 END_TEST
 
+/* Of two processes one stands still with calls in flight, for longer than its session and than the
+ * provider keeps keys: the other makes them up, by look-ups, and what the first does then moves nothing. */
+START_TEST(one_of_two_stands_still_with_calls_in_flight)
+{
+    struct member *still, *other = world_start(w, PAYMENT, 1);
+
+    AWAIT(PATIENCE, world_is_whole(w) && proc_said(other->proc, "lane taken"));
+    still = payment();
+    place("still", 200, "tok_slow_200");
+    place("unheard-still", 100, "tok_drop_1");
+    AWAIT(PATIENCE, metric("payment_provider_in_flight") > 0);
+    proc_signal(still->proc, SIGSTOP);
+    AWAIT(PATIENCE, in_state("still", "COMPLETED") + in_state("unheard-still", "COMPLETED") == 300);
+    proc_signal(still->proc, SIGCONT);
+    world_settle(w, PATIENCE);
+    all_ended("still", 200, PAID, 1, 0);
+    all_ended("unheard-still", 100, PAID, 1, 0);
+    world_stop(other);
+    AWAIT(PATIENCE, world_is_whole(w));
+}
+END_TEST
+
 /* Hundreds of slow calls hold up nobody else, and no stop. */
 START_TEST(slow_calls_hold_up_nobody)
 {
@@ -283,11 +310,6 @@ START_TEST(slow_calls_hold_up_nobody)
     all_ended("quick", 100, PAID, 1, 0);
 }
 END_TEST
-
-static long metric(const char *name)
-{
-    return atol(shell("curl -s %s | sed -n 's/^%s //p'", world_url(payment(), "/metrics"), name));
-}
 
 /* As many are in flight as the setting says, and connections are used again. */
 START_TEST(calls_in_flight_are_limited)
@@ -403,6 +425,7 @@ Suite *provider_http_suite(void)
     tcase_add_test(t, looked_up_and_not_there);
     tcase_add_test(t, beyond_the_deadline);
     tcase_add_test(t, killed_with_calls_in_flight);
+    tcase_add_test(t, one_of_two_stands_still_with_calls_in_flight);
     tcase_add_test(t, slow_calls_hold_up_nobody);
     tcase_add_test(t, calls_in_flight_are_limited);
     tcase_add_test(t, the_breaker_opens_and_closes);
