@@ -71,7 +71,7 @@ bench: $(BINS) $(BENCHES)
 	@test/bench/run
 sim: $(filter %/sim,$(SUITES)) # SEEDS=n, SEED=n, EXPLORE=full
 	@$(B)/test/sim
-chaos: all # ORDERS=20000 SEED=
+chaos: all # ORDERS=20000 SEED= AWAY=600
 	@test/chaos/run
 mutants: # M=name, or of a list in test/mutants
 	@test/mutants/run $(M)

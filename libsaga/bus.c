@@ -16,6 +16,7 @@
 static const char *const common[][2] = {
     {"client.id", "saga"},
     {"socket.nagle.disable", "true"},
+    {"socket.timeout.ms", "10000"}, /* for an answer that a broker owes: one that died forgets it */
     {"reconnect.backoff.ms", "50"},
     {"reconnect.backoff.max.ms", "1000"},
     {"topic.metadata.refresh.interval.ms", "60000"},

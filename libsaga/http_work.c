@@ -77,6 +77,7 @@ static void *run(void *number)
 
     while ((req = next_of(served_by(i)))) {
         req->pg = work.pg[i];
+        saga_pg_freshen(req->pg); /* who asks is not to hear of a session that ended while idle */
         if (i < WORKERS && saga_conn_now() - req->began > PATIENCE_US)
             too_late(req);
         else if (!saga_http_run(req))

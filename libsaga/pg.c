@@ -88,6 +88,15 @@ bool saga_pg_connected(const struct saga_pg *pg)
     return pg->conn && PQstatus(pg->conn) == CONNECTION_OK;
 }
 
+void saga_pg_freshen(struct saga_pg *pg)
+{
+    struct pollfd fd = {.fd = saga_pg_socket(pg), .events = POLLIN};
+
+    while (pg->conn && poll(&fd, 1, 0) > 0)
+        if (!PQconsumeInput(pg->conn) || PQstatus(pg->conn) == CONNECTION_BAD)
+            saga_pg_close(pg);
+}
+
 int saga_pg_pid(const struct saga_pg *pg)
 {
     return pg->conn ? PQbackendPID(pg->conn) : 0;

@@ -33,6 +33,9 @@ int saga_pg_connect(struct saga_pg *pg,
                     struct saga_err *err); /* if it is not; -> 0, SAGA_RETRY, SAGA_FATAL */
 void saga_pg_close(struct saga_pg *pg);
 bool saga_pg_connected(const struct saga_pg *pg);
+/* Between transactions: closes a session that the server has ended meanwhile, so that the next statement
+ * begins a new one. */
+void saga_pg_freshen(struct saga_pg *pg);
 int saga_pg_pid(const struct saga_pg *pg);
 int saga_pg_socket(const struct saga_pg *pg);
 short saga_pg_events(const struct saga_pg *pg); /* POLLIN, and POLLOUT while something is unsent */

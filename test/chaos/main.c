@@ -1,8 +1,9 @@
 /* Chaos: ORDERS orders of all kinds (2,000) on two processes of each service, while by SEED (drawn if
- * not given) processes, servers, connections and topics come to harm. Afterwards everything is mended,
- * all orders are at their end within 30 s, and what RULES.md says holds: by topics, HTTP, databases
- * and the provider's books. Runs on the servers of SAGA_RUN, in the root of the repository: test/chaos/run
- * has some of its own. Exit status 1, with the seed and where the logs are, if anything is amiss. */
+ * not given) processes, servers, connections and topics come to harm; before that Kafka is away for
+ * AWAY seconds, if they are given. Afterwards everything is mended, all orders are at their end within
+ * 30 s, and what RULES.md says holds: by topics, HTTP, databases and the provider's books. Runs on the
+ * servers of SAGA_RUN, in the root of the repository: test/chaos/run has some of its own. Exit status 1,
+ * with the seed and where the logs are, if anything is amiss. */
 #include <inttypes.h>
 #include <librdkafka/rdkafka.h>
 #include <signal.h>
@@ -14,7 +15,15 @@
 
 #include "chaos.h"
 
-enum { LANES = 12, HEALED_IN = 30 /* s */, LOG_LINES = 30, PATIENCE = 30, SAY_EVERY = 5 };
+enum {
+    LANES = 12,
+    HEALED_IN = 30 /* s */
+    ,
+    LOG_LINES = 30,
+    PATIENCE = 30,
+    SAY_EVERY = 5
+};
+enum { GROWTH = 32 * 1024 /* KiB */ };
 enum { LONGEST = 1200 /* s: then something hangs */, SOON = 200000, LATER = 1200000 /* us */ };
 
 static struct chaos c = {.kafka = true, .postgres = true};
@@ -81,6 +90,34 @@ static void say_progress(int64_t began)
     said = test_now();
     printf("chaos: %4.0f s, %d orders sent, %" PRId64 " at an end, %d faults to come\n",
            (double)(said - began) / 1e6, c.sent, load_ended(&c), faults_left());
+    fflush(stdout);
+}
+
+/* Attack 17: Kafka is away with a load in its hands. Nobody grows, nobody ends; what follows finds out
+ * whether all go on. */
+static void be_away(int64_t seconds)
+{
+    long before[SERVICES * EACH], most = 0;
+
+    load_send(&c, c.orders / 4);
+    AWAIT(PATIENCE, load_ended(&c) > c.orders / 40);
+    shell("deploy/local/kill kafka");
+    c.kafka = false;
+    for (int i = 0; i < c.w->members; i++)
+        before[i] = proc_rss(c.w->member[i].proc);
+    for (int64_t until = test_until((double)seconds); test_pause(until); faults_look(&c))
+        for (int i = 0; i < c.w->members; i++) {
+            long grown = proc_rss(c.w->member[i].proc) - before[i];
+            most = grown > most ? grown : most;
+            MUST(grown < GROWTH, "%s-svc had %ld KiB and has %ld more",
+                 service_names[c.w->member[i].service], before[i], grown);
+        }
+    int64_t ended = load_ended(&c);
+    shell("deploy/local/start kafka");
+    c.kafka = true;
+    printf("chaos: Kafka was away for %" PRId64 " s, with %" PRId64 " orders under way; "
+           "no process grew by more than %ld KiB\n",
+           seconds, load_sent(&c) - ended, most);
     fflush(stdout);
 }
 
@@ -165,13 +202,15 @@ int main(void)
 
     test_failed = failed;
     signal(SIGPIPE, SIG_IGN);
-    alarm(LONGEST);
+    alarm((unsigned)(LONGEST + setting("AWAY", 0)));
     seed = (uint64_t)setting("SEED", (int64_t)time(NULL) % 1000000);
     c.random = seed;
     c.orders = (int)setting("ORDERS", 2000);
     start();
     say_versions();
     faults_draw(&c);
+    if (setting("AWAY", 0))
+        be_away(setting("AWAY", 0));
     play();
     healed = heal();
     for (int i = 0; i < c.w->members; i++)

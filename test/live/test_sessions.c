@@ -68,6 +68,25 @@ START_TEST(sessions_can_be_terminated)
 }
 END_TEST
 
+/* Nobody who asks by HTTP hears of a session that was ended while it had nothing to do. */
+START_TEST(sessions_end_unseen_by_people)
+{
+    const char *url = world_url(world_member(w, INVENTORY, 0), "/api/v1/inventory");
+    const char *idle = text("from pg_stat_activity where datname = '%s' and "
+                            "application_name = 'inventory-svc' and state = 'idle'",
+                            w->database);
+
+    for (int i = 0; i < 8; i++)
+        MUST_BE(web_get(NULL, "%s", url), 200);
+    const char *newest = text("%s", db_text(w->db, "select max(backend_start) %s", idle));
+    db_run(w->db, "select pg_terminate_backend(pid) %s", idle);
+    AWAIT(PATIENCE,
+          db_int(w->db, "select count(*) %s and backend_start <= '%s'", idle, newest) == 0);
+    for (int i = 0; i < 8; i++)
+        MUST_BE(web_get(NULL, "%s", url), 200);
+}
+END_TEST
+
 /* Attack 10: COMMIT itself fails, for one cause after the other; the same batch is run again. Attack
  * 36: also if its content is what is wrong, time and again. COMMIT is not the service's, so no order
  * is to blame. */
@@ -276,6 +295,7 @@ Suite *sessions_suite(void)
 
     tcase_add_unchecked_fixture(t, setup, teardown);
     tcase_add_test(t, sessions_can_be_terminated);
+    tcase_add_test(t, sessions_end_unseen_by_people);
     tcase_add_test(t, commit_can_fail);
     tcase_add_test(t, a_silent_owner_of_locks_is_ended);
     tcase_add_test(t, a_session_of_others_is_not_ended);
