@@ -21,8 +21,8 @@
  *     connects again begins a new generation. A reader's connection is believed only after a beat that
  *     was sent later than it was made.
  * An answer is believed if the last beat was sent at most TRUST_MS ago and found every writer's lease
- * in force: LEASE_MS + TRUST_MS after a COMMIT that nobody tells of, at the latest, no one uses what
- * is older.
+ * in force: OPEN_MS + LEASE_MS + TRUST_MS after a COMMIT that nobody tells of, at the latest, no one
+ * uses what is older.
  *
  * A slow reader must not put back what it has read long ago: a value is stored only (one script, so at
  * one moment) by who holds the SKU's lock, which lives LOCK_MS; in the generation in which it asked;
@@ -45,9 +45,9 @@
 
 enum {
     BEAT_MS = 100,
-    LEASE_MS = 500,
+    OPEN_MS = 100,
+    LEASE_MS = 400,
     TRUST_MS = 300,
-    OPEN_MS = 200,
     KEEPER_MS = 200,      /* for an answer to the keeper, which keeps nobody waiting */
     LOCK_MS = 3000,       /* of who fills a key */
     TOMBSTONE_MS = 10000, /* longer than the lock */

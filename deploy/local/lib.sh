@@ -67,10 +67,10 @@ start_time() { # of a pid, in the kernel's ticks; nothing for a dead one
     [[ ${stat[0]} == Z ]] || echo "${stat[19]}"
 }
 
-pid_of() { # NAME -> the pid, if it is the process that we started and it lives
+pid_of() { # NAME -> the pid, if it is the process that we started and it lives. No time: it died at once
     local pid began
     { read -r pid && read -r began; } 2>/dev/null <"$SAGA_RUN/$1.pid" || return 1
-    [[ $(start_time "$pid") == "$began" ]] && echo "$pid"
+    [[ $began && $(start_time "$pid") == "$began" ]] && echo "$pid"
 }
 
 process_named() { # S COMMAND -> the full name: payment is payment-svc

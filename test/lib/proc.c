@@ -46,9 +46,28 @@ static void become(const char *program, const char *const *env, const char *log,
     dup2(out, 1);
     dup2(out, 2);
     set_environment(env);
-    execl(program, program, (char *)NULL);
+    execlp(program, program, (char *)NULL);
     dprintf(2, "%s: %s\n", program, strerror(errno));
     _exit(127);
+}
+
+const char *proc_build(void)
+{
+    static char folder[4096];
+    ssize_t n = readlink("/proc/self/exe", folder, sizeof folder - 1);
+
+    MUST(n > 0, "/proc/self/exe");
+    folder[n] = '\0';
+    for (int up = 0; up < 2; up++)
+        *strrchr(folder, '/') = '\0';
+    return folder;
+}
+
+void proc_find_programs(void)
+{
+    const char *path = getenv("PATH");
+
+    setenv("PATH", text("%s/bin:%s", proc_build(), path ? path : "/usr/bin:/bin"), 1);
 }
 
 struct proc *proc_start(const char *program, const char *const *env, const char *log)

@@ -7,6 +7,11 @@
 
 struct proc;
 
+/* The folder of the build that this program is of: build, or that of a sanitizer. Its programs are in
+ * bin; with failpoints, in failpoint/bin. */
+const char *proc_build(void);
+void proc_find_programs(void); /* from now on, by their names alone: before threads */
+
 /* Starts program with the environment of ours and env ("NAME=value" up to NULL; "NAME" alone is
  * taken out) on top, both outputs appended to the file log. Fails the test if it cannot. */
 struct proc *proc_start(const char *program, const char *const *env, const char *log);

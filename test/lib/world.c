@@ -18,19 +18,6 @@ static const char *const settings[] = {"SAGA_SESSION_TIMEOUT=1500ms", "SAGA_CALL
                                        "HTTP_LISTEN=127.0.0.1:0",     NULL};
 enum { ENV_MAX = 32 };
 
-/* The programs lie beside this one, also in another build folder. */
-static const char *program(const char *folder, const char *name)
-{
-    char self[4096];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-
-    MUST(n > 0, "/proc/self/exe");
-    self[n] = '\0';
-    for (int up = 0; up < 2; up++)
-        *strrchr(self, '/') = '\0';
-    return text("%s/%s/%s", self, folder, name);
-}
-
 struct world *world_new_elsewhere(const char *name, int lanes, const char *const *own)
 {
     struct world *w = calloc(1, sizeof *w);
@@ -114,8 +101,8 @@ struct member *world_start_failing(struct world *w, int service, int number, con
     env[n++] = fail ? text("SAGA_FAIL=%s", fail) : "SAGA_FAIL";
     env[n] = NULL;
     *m = (struct member){.service = service, .number = number};
-    m->proc = proc_start(program(fail ? "failpoint/bin" : "bin", text("%s-svc", name)), env,
-                         text("build/live/%s/%s-%d.log", w->name, name, number));
+    m->proc = proc_start(text("%s/%s/%s-svc", proc_build(), fail ? "failpoint/bin" : "bin", name),
+                         env, text("build/live/%s/%s-%d.log", w->name, name, number));
     return m;
 }
 

@@ -127,6 +127,7 @@ int main(int argc, char **argv)
         return EXIT_SUCCESS;
     test_failed = failed;
     signal(SIGPIPE, SIG_IGN);
+    proc_find_programs();
     names = argv + 1;
     found = calloc((size_t)argc, sizeof *found);
     for (int i = 0; i < N; i++)

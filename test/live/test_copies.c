@@ -160,9 +160,9 @@ END_TEST
 
 /* As many records as there are now: else the consumer reads what it has copied, for ever. */
 #define CONSUME                                                                                    \
-    "build/bin/kafka-console-consumer --topic %s --from-beginning --timeout-ms 10000"              \
+    "kafka-console-consumer --topic %s --from-beginning --timeout-ms 10000"                        \
     " --max-messages %d 2>/dev/null"
-#define PRODUCE "build/bin/kafka-console-producer --topic %s"
+#define PRODUCE "kafka-console-producer --topic %s"
 
 /* Copied with their keys, events come into their own partitions: duplicates, and no dead letters.
  */
@@ -261,7 +261,7 @@ START_TEST(reading_from_the_beginning_changes_nothing)
     MUST_BE(not_stored(), 0);
     for (int s = 0; s < SERVICES; s++)
         AWAIT(PATIENCE,
-              strstr(shell("build/bin/kafka-consumer-groups --group %s%s-svc"
+              strstr(shell("kafka-consumer-groups --group %s%s-svc"
                            " --reset-offsets --to-earliest --all-topics --execute || true",
                            w->prefix, service_names[s]),
                      "NEW-OFFSET"));

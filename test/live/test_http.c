@@ -105,7 +105,7 @@ END_TEST
 
 static const char *sagactl(struct member *m, const char *variables)
 {
-    return shell("INVENTORY_URL=%s %s build/bin/sagactl stock get apple 2>&1 || echo \"exit $?\"",
+    return shell("INVENTORY_URL=%s %s sagactl stock get apple 2>&1 || echo \"exit $?\"",
                  world_url(m, ""), variables);
 }
 
@@ -137,7 +137,7 @@ START_TEST(wrong_files)
     for (int i = 0; i < 3; i++) {
         const char *log = text("build/live/%s/wrong-%d.log", w->name, i);
         const char *const env[] = {wrong[i], "HTTP_LISTEN=127.0.0.1:0", NULL};
-        struct proc *p = proc_start("build/bin/payment-svc", env, log);
+        struct proc *p = proc_start("payment-svc", env, log);
         MUST_BE(proc_wait(p, PATIENCE), 78);
         MUST_BE(atoi(shell("wc -l <%s", log)), 1);
         MUST(proc_said(p, text("%.*s", (int)strcspn(wrong[i], "="), wrong[i])), "no name");

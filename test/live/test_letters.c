@@ -264,7 +264,7 @@ START_TEST(a_dead_letter_can_be_redriven)
 {
     char sagactl[512], listed[640], place[128]; /* text() does not last as long */
 
-    snprintf(sagactl, sizeof sagactl, "SAGA_TOPIC_PREFIX=%s build/bin/sagactl dlq", w->prefix);
+    snprintf(sagactl, sizeof sagactl, "SAGA_TOPIC_PREFIX=%s sagactl dlq", w->prefix);
     snprintf(listed, sizeof listed, "%s list --json | grep -c '\"order_id\":\"mended\"' || true",
              sagactl);
     kafka_put(&(struct kafka_record){.topic = world_topic(w, "order.requests"),

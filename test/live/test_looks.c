@@ -163,7 +163,7 @@ START_TEST(a_gap_that_moves_is_not_accepted)
     db_run(person, "begin; update inventory_svc.lane set term = term + 1 where lane = 0;"
                    " update inventory_svc.lane_input set last_id = '0.1." PLAYED_TERM "'"
                    " where lane = 0 and topic = 'order.events'");
-    shell("(INVENTORY_URL=%s build/bin/sagactl lane inventory 0 accept-gap order.events;"
+    shell("(INVENTORY_URL=%s sagactl lane inventory 0 accept-gap order.events;"
           " echo status $?) >%s 2>&1 </dev/null &",
           world_url(inventory, ""), said);
     AWAIT(PATIENCE, db_int(w->db,

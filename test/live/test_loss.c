@@ -122,7 +122,7 @@ static int64_t metric(const char *name)
 /* sagactl lane inventory LANE COMMAND -> its output and status, as the last word */
 static const char *command(const char *arguments)
 {
-    return shell("INVENTORY_URL=%s build/bin/sagactl lane inventory %s 2>&1; echo status $?",
+    return shell("INVENTORY_URL=%s sagactl lane inventory %s 2>&1; echo status $?",
                  world_url(inventory, ""), arguments);
 }
 
@@ -180,9 +180,8 @@ START_TEST(attack_24_first_start_after_expiry)
     MUST_BE(held(0), 0);
     MUST(readyz_says("[gap]"), "/readyz does not tell the gap");
     AWAIT(PATIENCE, metric("saga_gaps_open{topic=\"order.events\"}") == 1);
-    MUST(strstr(
-             shell("INVENTORY_URL=%s build/bin/sagactl lanes inventory", world_url(inventory, "")),
-             "  gap\n"),
+    MUST(strstr(shell("INVENTORY_URL=%s sagactl lanes inventory", world_url(inventory, "")),
+                "  gap\n"),
          "sagactl lanes does not tell the gap");
     decide("0 accept-gap order.events");
     AWAIT(PATIENCE, held(0) == 1);

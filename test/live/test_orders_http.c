@@ -143,7 +143,7 @@ START_TEST(what_is_accepted_is_in_kafka)
     }
     struct kafka_log *log = kafka_read(world_topic(w, "order.requests"));
     MUST_BE(log->n, 1); /* the second found the first */
-    const char *line = shell("build/bin/sagactl order place --id ord:1 --customer ann "
+    const char *line = shell("sagactl order place --id ord:1 --customer ann "
                              "--line apple:2:150 --token tok_ok --print");
     MUST(log->at[0].value_n == strcspn(line, "\n") &&
              strncmp(log->at[0].value, line, log->at[0].value_n) == 0,

@@ -192,14 +192,14 @@ START_TEST(parked_orders_survive_a_crash)
          parked(ORDER, "crash"));
     world_start(w, ORDER, 1);
     AWAIT(PATIENCE, world_is_whole(w));
-    MUST(strstr(shell("ORDER_URL=%s INVENTORY_URL=%s PAYMENT_URL=%s build/bin/sagactl parked list",
+    MUST(strstr(shell("ORDER_URL=%s INVENTORY_URL=%s PAYMENT_URL=%s sagactl parked list",
                       world_url(world_member(w, ORDER, 0), ""),
                       world_url(world_member(w, INVENTORY, 0), ""),
                       world_url(world_member(w, PAYMENT, 0), "")),
                 "PaymentCompleted: database: new row"),
          "not listed");
     mended("orders");
-    MUST(strstr(shell("ORDER_URL=%s INVENTORY_URL=%s PAYMENT_URL=%s build/bin/sagactl parked "
+    MUST(strstr(shell("ORDER_URL=%s INVENTORY_URL=%s PAYMENT_URL=%s sagactl parked "
                       "redrive --all",
                       world_url(world_member(w, ORDER, 1), ""),
                       world_url(world_member(w, INVENTORY, 0), ""),

@@ -75,7 +75,7 @@ static int forwards_of(const char *name)
 #define BINARY_HEADERS                                                                             \
     "-H ce_specversion=1.0 -H ce_id=1 -H ce_source=/shop -H ce_type=PlaceOrder"                    \
     " -H content-type=application/json"
-#define JAVA "build/bin/kafka-console-producer --topic %s <%s"
+#define JAVA "kafka-console-producer --topic %s <%s"
 #define KCAT "kcat -b $KAFKA_BOOTSTRAP_SERVERS -P -t %s <%s"
 
 /* clang-format off */

@@ -377,7 +377,7 @@ START_TEST(wrong_settings)
     };
 
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
-        const char *out = shell("%s build/bin/payment-svc || [[ $? == 78 ]]", wrong[i].set);
+        const char *out = shell("%s payment-svc || [[ $? == 78 ]]", wrong[i].set);
         MUST(strstr(out, wrong[i].says) && strchr(out, '\n') == strrchr(out, '\n'), "%s: %s",
              wrong[i].set, out);
     }

@@ -93,7 +93,7 @@ static void is_stopped(const char *words)
 
 static const char *accept(void)
 {
-    return shell("ORDER_URL=%s build/bin/sagactl lane order 0 accept-gap 2>&1; echo status $?",
+    return shell("ORDER_URL=%s sagactl lane order 0 accept-gap 2>&1; echo status $?",
                  world_url(order, ""));
 }
 
@@ -104,7 +104,7 @@ static void goes_on(void)
     MUST(strstr(said, "status 0"), "%s", said);
     AWAIT(PATIENCE, same(lane_0("state"), "running"));
     placed(0, "last");
-    said = shell("ORDER_URL=%s build/bin/sagactl lane order 0 accept-gap order.requests 2>&1;"
+    said = shell("ORDER_URL=%s sagactl lane order 0 accept-gap order.requests 2>&1;"
                  " echo status $?",
                  world_url(order, ""));
     MUST(strstr(said, "status 1") && strstr(said, "no request"), "%s", said);

@@ -113,9 +113,8 @@ START_TEST(dead_letters_written_again_have_the_same_id)
     kafka_log_free(log);
     MUST_BE(nulls, 2);
     MUST_BE(empty, 2);
-    MUST_BE(
-        atoi(shell("SAGA_TOPIC_PREFIX=%s build/bin/sagactl dlq list --json | wc -l", w->prefix)),
-        letters);
+    MUST_BE(atoi(shell("SAGA_TOPIC_PREFIX=%s sagactl dlq list --json | wc -l", w->prefix)),
+            letters);
 }
 END_TEST
 
