@@ -42,7 +42,8 @@ short saga_pg_events(const struct saga_pg *pg); /* POLLIN, and POLLOUT while som
 
 /* ---- Parameters ---- */
 enum { SAGA_PARAMS_MAX = 24 };
-struct saga_params { /* {0} is empty */
+#define SAGA_PG_EPOCH INT64_C(946684800000000) /* us: 2000, from which timestamps count */
+struct saga_params {                           /* {0} is empty */
     struct saga_buf bytes;
     int n;
     struct saga_param {
