@@ -9,8 +9,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "field.h"
-
 enum { STATEMENTS = 48 };
 
 enum prepared { UNKNOWN, ASKED, PREPARED };
