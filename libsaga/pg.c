@@ -90,9 +90,9 @@ void saga_pg_freshen(struct saga_pg *pg)
 {
     struct pollfd fd = {.fd = saga_pg_socket(pg), .events = POLLIN};
 
-    while (pg->conn && poll(&fd, 1, 0) > 0)
-        if (!PQconsumeInput(pg->conn) || PQstatus(pg->conn) == CONNECTION_BAD)
-            saga_pg_close(pg);
+    if (pg->conn && poll(&fd, 1, 0) > 0)
+        saga_pg_close(
+            pg); /* what it says unasked is that it ends, or nothing that a new one does not know */
 }
 
 int saga_pg_pid(const struct saga_pg *pg)
