@@ -279,6 +279,32 @@ void saga_engine_forget(struct saga_engine *e)
     e->parking.redriven_n = 0;
 }
 
+void saga_engine_put_aside(struct saga_engine *e)
+{
+    struct saga_answered **at = &e->answers;
+
+    for (struct saga_answered *a; (a = *at);) {
+        int state = e->lane[saga_lane_of(a->key, strlen(a->key), e->lanes)].state;
+        if (state != SAGA_LANE_WANTED && state != SAGA_LANE_LOOKING) {
+            at = &a->next;
+            continue;
+        }
+        *at = a->next;
+        a->next = e->aside;
+        e->aside = a;
+        e->answers_n--;
+    }
+    e->answers_end = at;
+}
+
+void saga_engine_bring_back(struct saga_engine *e)
+{
+    *e->answers_end = e->aside;
+    e->aside = NULL;
+    for (; *e->answers_end; e->answers_end = &(*e->answers_end)->next)
+        e->answers_n++;
+}
+
 static void assigned(void *owner, const int32_t *lanes, int n)
 {
     struct saga_engine *e = owner;
@@ -302,6 +328,7 @@ static void assigned(void *owner, const int32_t *lanes, int n)
             lane->backoff = 0;
         }
     }
+    saga_engine_bring_back(e);
     saga_view_stale();
     saga_log_at(SAGA_INFO, "lanes assigned", "\"lanes\":%d", n);
 }
@@ -454,7 +481,8 @@ static int once_a_second(struct saga_engine *e, int64_t now, struct saga_err *er
 /* How long to wait before the next batch may start, and for what there is at most. */
 static int64_t pause_of(const struct saga_engine *e, int64_t now)
 {
-    bool input = e->next->n || e->answers_n || e->due_n || e->parking.redriven_n;
+    bool input =
+        e->now->from < e->now->n || e->next->n || e->answers_n || e->due_n || e->parking.redriven_n;
     int64_t until = e->second_at;
 
     if (now < e->retry_at)

@@ -105,7 +105,8 @@ struct saga_engine {
     struct saga_recent *recent;
     struct saga_work work[2], *now, *next;
     struct saga_answered *answers, **answers_end;
-    int answers_n, answers_in; /* there; of them, in the batch */
+    int answers_n, answers_in;   /* there; of them, in the batch */
+    struct saga_answered *aside; /* for lanes that are being taken */
     struct saga_parking parking;
     char **due; /* keys */
     int due_n;
@@ -172,6 +173,9 @@ void saga_engine_lost_database(struct saga_engine *e);
 void saga_engine_dirty(struct saga_engine *e, struct saga_lane *lane);
 void saga_engine_forget(
     struct saga_engine *e); /* the answers and keys due that were in the batch */
+/* Answers for lanes that are ours and not running, as after a lost connection, wait until those run. */
+void saga_engine_put_aside(struct saga_engine *e);
+void saga_engine_bring_back(struct saga_engine *e);
 
 /* run.c */
 int saga_engine_run(struct saga_engine *e, struct saga_err *err); /* now's records, due, answers */

@@ -52,7 +52,7 @@ bool saga_load_prepare(struct saga_engine *e, int64_t now)
     for (int i = 0; i < b->orders.n; i++) {
         struct saga_slot *slot = b->orders.list[i];
         slot->row = saga_recent_get(e->recent, slot->lane, slot->key);
-        slot->presumed = slot->seen = false;
+        slot->presumed = slot->seen = slot->changed = false;
     }
     e->presuming = false;
     for (int i = 0; i < b->n; i++) {

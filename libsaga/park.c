@@ -407,9 +407,7 @@ int saga_park_ask(struct saga_engine *e, struct saga_err *err)
     int64_t now = saga_now();
     int rc;
 
-    if (e->parking.redriven_n)
-        return 0;
-    if ((rc = ask_keys(e, err)) < 0)
+    if ((rc = ask_keys(e, err)) < 0 || e->parking.redriven_n)
         return rc;
     return e->parking.n && now >= e->parking.ask_at ? ask_first(e, now, err) : 0;
 }

@@ -13,6 +13,9 @@
 #include "failpoint.h"
 #include "log.h"
 #include "outbox.h"
+#include "share.h"
+
+enum { SECOND = 1000000 };
 
 /* ---- Forwards ---- */
 
@@ -392,53 +395,8 @@ static int join_dirty(struct saga_engine *e)
     return n;
 }
 
-/* What a transaction may have of the run's inputs: less after one that the database refuses, until what
- * it refuses stands alone; then more again. */
-struct share {
-    int records, answers;
-    int answers_left; /* of those that were there when the run began */
-};
-
-/* Answers stand aside until all else is done, for they are in memory only. Keys due and parked inputs
- * are asked for again. -> false: nothing can be left */
-static bool leave_half(struct saga_engine *e, struct share *share)
-{
-    bool asked = e->due_n + e->parking.redriven_n > 0;
-
-    if (share->answers && (asked || e->now->from < e->now->n))
-        share->answers = 0;
-    else if (share->records > 1)
-        share->records /= 2;
-    else if (e->parking.redriven_n)
-        e->parking.redriven_n = e->due_n ? 0 : e->parking.redriven_n / 2;
-    else if (e->due_n)
-        for (int half = e->due_n / 2; e->due_n > half;)
-            free(e->due[--e->due_n]);
-    else if (share->answers > 1)
-        share->answers /= 2;
-    else
-        return false;
-    return true;
-}
-
-static int min(int a, int b)
-{
-    return a < b ? a : b;
-}
-
-/* Of what is left, after a transaction with this many answers. -> false: nothing is */
-static bool take_more(const struct saga_engine *e, struct share *share, int answers)
-{
-    share->answers_left -= answers;
-    share->records = min(2 * share->records, e->now->n - e->now->from);
-    if (!share->records)
-        share->answers =
-            min(share->answers ? 2 * share->answers : share->answers_left, share->answers_left);
-    return share->records + share->answers > 0;
-}
-
 /* After a transaction that failed. -> SAGA_FENCED: again, as the share now says */
-static int back_out(struct saga_engine *e, struct share *share, int rc, struct saga_err *err)
+static int back_out(struct saga_engine *e, struct saga_share *share, int rc, struct saga_err *err)
 {
     struct saga_err rolled = {0};
 
@@ -449,15 +407,24 @@ static int back_out(struct saga_engine *e, struct share *share, int rc, struct s
         return SAGA_RETRY;
     if (rc == SAGA_POISON && e->batch.n == 1)
         return saga_park_refused(e, err);
-    return rc == SAGA_POISON && leave_half(e, share) ? SAGA_FENCED : rc;
+    if (rc != SAGA_POISON || !saga_share_less(share))
+        return rc;
+    while (e->due_n > share->due)
+        free(e->due[--e->due_n]);
+    e->parking.redriven_n = share->redriven;
+    return SAGA_FENCED;
 }
 
+/* Ends early if it takes long, so that what is done once a second is done; the rest is the next one's. */
 int saga_engine_run(struct saga_engine *e, struct saga_err *err)
 {
-    struct share share = {e->now->n - e->now->from, e->answers_n, e->answers_n};
+    int64_t until = saga_now() + SECOND;
     bool flush = e->flush_at && saga_now() >= e->flush_at, more = true;
     int rc = 0;
 
+    saga_engine_put_aside(e);
+    struct saga_share share = {e->now->n - e->now->from, e->answers_n, e->due_n,
+                               e->parking.redriven_n, e->answers_n};
     if (flush)
         e->flush_at = 0;
     e->parking.refused[0] = '\0';
@@ -473,9 +440,9 @@ int saga_engine_run(struct saga_engine *e, struct saga_err *err)
         int answers = e->answers_in;
         if ((flush ? join_dirty(e) : 0) + e->batch.n == 0) {
             move_lanes(e, false);  /* positions only: stored with the next batch, or after 1 s */
-            saga_engine_forget(e); /* those of lanes that are not running any more */
+            saga_engine_forget(e); /* those of lanes that are not ours any more */
             e->now->from = to;
-            more = take_more(e, &share, answers);
+            more = saga_share_more(&share, e->now->n - e->now->from, answers);
             continue;
         }
         if (flush)
@@ -485,7 +452,7 @@ int saga_engine_run(struct saga_engine *e, struct saga_err *err)
             if (flush)
                 SAGA_FAILPOINT(published_stored);
             e->parking.refused[0] = '\0';
-            more = take_more(e, &share, answers);
+            more = saga_share_more(&share, e->now->n - e->now->from, answers) && saga_now() < until;
             continue;
         }
         if (flush)

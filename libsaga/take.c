@@ -346,6 +346,7 @@ int saga_engine_start(struct saga_engine *e, struct saga_lane *lane, const struc
     lane->backoff = 0;
     lane->why[0] = '\0';
     e->due_at = 0;
+    saga_engine_bring_back(e);
     saga_log_at(SAGA_INFO, kept ? "lane kept" : "lane taken",
                 "\"lane\":%d,\"term\":%" PRId64 ",\"last_seq\":%" PRId64, lane->lane, lane->term,
                 lane->last_seq);

@@ -61,6 +61,7 @@ START_TEST(events_in_another_order_are_applied_in_theirs)
     kafka_flush(5);
     AWAIT(PATIENCE, held() == 5);
     AWAIT(PATIENCE, shown(0, "held") == -1);
+    AWAIT(PATIENCE, db_int(w->db, "select published from inventory_svc.lane where lane = 0") == 5);
 
     struct kafka_log *log = kafka_read(world_topic(w, "inventory.events"));
     static const int order[] = {0, 1, 4, 2, 3};

@@ -116,6 +116,7 @@ START_TEST(what_comes_later_waits_behind)
     mended("orders");
     redrive(world_member(w, ORDER, 0), "wait");
     AWAIT(PATIENCE, is("wait", "CANCELLED RELEASED REFUNDED"));
+    world_settle(w, PATIENCE);
     MUST(same(world_history(kafka_read(world_topic(w, "order.events")), "wait"),
               "OrderCreated OrderPaid OrderCancelRequested OrderCancelled"),
          "%s", world_history(kafka_read(world_topic(w, "order.events")), "wait"));

@@ -294,6 +294,27 @@ START_TEST(one_of_two_stands_still_with_calls_in_flight)
 }
 END_TEST
 
+/* What has been answered is kept while the database is away and lanes are taken again: no call is made
+ * twice. Sessions are ended while answers come in. */
+START_TEST(answers_outlive_a_lost_session)
+{
+    restart(PAYMENT, "SAGA_CALL_TIMEOUT=20s", "PAYMENT_PROVIDER_KEEPS_KEYS=90s");
+    for (int round = 0; round < 5; round++) {
+        const long before = bank_counts(bank).requests;
+        place(text("kept-%d", round), 100, "tok_slow_300");
+        AWAIT(PATIENCE, bank_counts(bank).requests == before + 100);
+        AWAIT(PATIENCE, bank_counts(bank).in_flight < 50);
+        db_run(w->db, "select pg_terminate_backend(pid) from pg_stat_activity where datname = "
+                      "current_database() and application_name = 'payment-svc'");
+        AWAIT(PATIENCE, in_state(text("kept-%d", round), "COMPLETED") == 100);
+    }
+    MUST_BE(
+        db_int(w->db, "select count(*) from payment where order_id like 'kept-%%' and calls > 1"),
+        0);
+    restart(PAYMENT, NULL, NULL);
+}
+END_TEST
+
 /* Hundreds of slow calls hold up nobody else, and no stop. */
 START_TEST(slow_calls_hold_up_nobody)
 {
@@ -426,6 +447,7 @@ Suite *provider_http_suite(void)
     tcase_add_test(t, beyond_the_deadline);
     tcase_add_test(t, killed_with_calls_in_flight);
     tcase_add_test(t, one_of_two_stands_still_with_calls_in_flight);
+    tcase_add_test(t, answers_outlive_a_lost_session);
     tcase_add_test(t, slow_calls_hold_up_nobody);
     tcase_add_test(t, calls_in_flight_are_limited);
     tcase_add_test(t, the_breaker_opens_and_closes);

@@ -9,6 +9,7 @@
     X(column)     \
     X(write)      \
     X(batch)      \
+    X(share)      \
     X(lane)       \
     X(bus)        \
     X(post)       \
