@@ -244,6 +244,8 @@ void saga_conn_notify(void *cls, struct MHD_Connection *connection, void **conte
         join(c, SAGA_NEW);
         all.n++;
     } else if (c) {
+        /* It is closed in a moment, but its end may be in the queue already. */
+        epoll_ctl(all.ends, EPOLL_CTL_DEL, c->fd, NULL);
         leave(c);
         client_leave(c->client);
         free(c);
