@@ -245,16 +245,6 @@ static void collect(struct saga_engine *e)
         e->first = (e->first + 1) % (events ? events : 1);
 }
 
-static void take_answers(struct saga_engine *e)
-{
-    *e->answers_end = saga_calls_take();
-    for (; *e->answers_end; e->answers_end = &(*e->answers_end)->next) {
-        e->answers_n++;
-        saga_count(e->metric.answers, 1);
-        SAGA_FAILPOINT(answers_taken);
-    }
-}
-
 static void take_looks(struct saga_engine *e)
 {
     struct saga_look **end = &e->looked;
@@ -262,47 +252,6 @@ static void take_looks(struct saga_engine *e)
     while (*end)
         end = &(*end)->next;
     *end = saga_look_answered();
-}
-
-/* Answers that came while the batch ran are of the next one. */
-void saga_engine_forget(struct saga_engine *e)
-{
-    for (; e->answers_in; e->answers_in--, e->answers_n--) {
-        struct saga_answered *a = e->answers;
-        e->answers = a->next;
-        free(a);
-    }
-    if (!e->answers)
-        e->answers_end = &e->answers;
-    while (e->due_n)
-        free(e->due[--e->due_n]);
-    e->parking.redriven_n = 0;
-}
-
-void saga_engine_put_aside(struct saga_engine *e)
-{
-    struct saga_answered **at = &e->answers;
-
-    for (struct saga_answered *a; (a = *at);) {
-        int state = e->lane[saga_lane_of(a->key, strlen(a->key), e->lanes)].state;
-        if (state != SAGA_LANE_WANTED && state != SAGA_LANE_LOOKING) {
-            at = &a->next;
-            continue;
-        }
-        *at = a->next;
-        a->next = e->aside;
-        e->aside = a;
-        e->answers_n--;
-    }
-    e->answers_end = at;
-}
-
-void saga_engine_bring_back(struct saga_engine *e)
-{
-    *e->answers_end = e->aside;
-    e->aside = NULL;
-    for (; *e->answers_end; e->answers_end = &(*e->answers_end)->next)
-        e->answers_n++;
 }
 
 static void assigned(void *owner, const int32_t *lanes, int n)
@@ -348,7 +297,7 @@ int saga_engine_turn(struct saga_engine *e, int64_t wait, int fd, short events,
     if (ppoll(fds, fd < 0 ? 2 : 3, &limit, NULL) < 0 && errno != EINTR)
         return saga_err(err, SAGA_FATAL, "poll: %s", strerror(errno));
     if (fds[1].revents && read(e->wake, &woken, sizeof woken) > 0) {
-        take_answers(e);
+        saga_engine_take_answers(e);
         take_looks(e);
     }
     if ((rc = saga_bus_serve(e->bus, err)) == SAGA_FATAL)

@@ -171,8 +171,11 @@ void saga_engine_stop_lane(struct saga_engine *e, struct saga_lane *lane, const 
 void saga_engine_send(struct saga_engine *e, const struct saga_delivery *d, struct saga_id own);
 void saga_engine_lost_database(struct saga_engine *e);
 void saga_engine_dirty(struct saga_engine *e, struct saga_lane *lane);
-void saga_engine_forget(
-    struct saga_engine *e); /* the answers and keys due that were in the batch */
+
+/* answers.c */
+void saga_engine_take_answers(struct saga_engine *e); /* what callers have */
+/* The answers that were in the batch, and the keys due and parked inputs. */
+void saga_engine_forget(struct saga_engine *e);
 /* Answers for lanes that are ours and not running, as after a lost connection, wait until those run. */
 void saga_engine_put_aside(struct saga_engine *e);
 void saga_engine_bring_back(struct saga_engine *e);
