@@ -244,7 +244,7 @@ void saga_conn_notify(void *cls, struct MHD_Connection *connection, void **conte
         join(c, SAGA_NEW);
         all.n++;
     } else if (c) {
-        /* It is closed in a moment, but its end may be in the queue already. */
+        /* Not left to close(): a child that has just been forked may have the file, too. */
         epoll_ctl(all.ends, EPOLL_CTL_DEL, c->fd, NULL);
         leave(c);
         client_leave(c->client);
