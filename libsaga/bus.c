@@ -16,7 +16,6 @@
 static const char *const common[][2] = {
     {"client.id", "saga"},
     {"socket.nagle.disable", "true"},
-    {"socket.timeout.ms", "10000"}, /* for an answer that a broker owes: one that died forgets it */
     {"reconnect.backoff.ms", "50"},
     {"reconnect.backoff.max.ms", "1000"},
     {"topic.metadata.refresh.interval.ms", "60000"},
@@ -28,6 +27,9 @@ static const char *const member[][2] = {
     {"enable.auto.commit", "false"},
     {"partition.assignment.strategy", "range"},
     {"max.poll.interval.ms", "300000"},
+    {"socket.timeout.ms",
+     "10000"}, /* for what a broker owes: one that died forgets it. Not for producers,
+                                     * whose answer waits for slow followers */
     {"topic.metadata.refresh.interval.ms", "5000"}, /* topics that are made after our start */
 };
 
