@@ -23,13 +23,13 @@ static const char *const common[][2] = {
     {"log.connection.close", "false"},
 };
 
+/* socket: what a broker owes, one that died has forgotten. Not for producers, whose answer waits for
+ * slow followers. */
 static const char *const member[][2] = {
     {"enable.auto.commit", "false"},
     {"partition.assignment.strategy", "range"},
     {"max.poll.interval.ms", "300000"},
-    {"socket.timeout.ms",
-     "10000"}, /* for what a broker owes: one that died forgets it. Not for producers,
-                                     * whose answer waits for slow followers */
+    {"socket.timeout.ms", "10000"},
     {"topic.metadata.refresh.interval.ms", "5000"}, /* topics that are made after our start */
 };
 
