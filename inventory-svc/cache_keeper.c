@@ -441,7 +441,7 @@ static void leave(void)
     struct saga_err err = {0};
 
     pthread_mutex_lock(&keeper.lock);
-    bool doubt = keeper.doubt;
+    bool doubt = keeper.doubt || keeper.first; /* what is open may still be committed */
     pthread_mutex_unlock(&keeper.lock);
     if (!saga_redis_connected(keeper.redis) || doubt)
         return; /* others will find our lease */

@@ -23,7 +23,7 @@
 enum {
     POSTS_MAX = 1024, /* on their way: of at most SAGA_VALUE_MAX each */
     TURN_MS = 100,
-    STOP_TURNS = 10, /* until what is on its way is given up: half of HTTP's drain */
+    GRACE_US = 1000000, /* until what is on its way is given up: half of HTTP's drain */
 };
 
 int64_t saga_post_timeout = INT64_C(5000000);
@@ -37,7 +37,7 @@ static struct {
     int32_t partitions;
     saga_cell_t *in_flight, *ends[SAGA_POST_NOT_SENT + 1], *refused;
     struct saga_histogram *seconds;
-} post = {.lock = PTHREAD_RWLOCK_INITIALIZER};
+} post = {.lock = PTHREAD_RWLOCK_WRITER_NONRECURSIVE_INITIALIZER_NP};
 
 struct flight {
     void (*done)(void *owner, enum saga_post_end end, int32_t partition, int64_t offset);
@@ -100,8 +100,8 @@ static void on_report(rd_kafka_t *rk, const rd_kafka_message_t *m, void *opaque)
 
 static void on_error(rd_kafka_t *rk, int code, const char *text, void *opaque)
 {
-    (void)rk, (void)opaque;
-    if (code == RD_KAFKA_RESP_ERR__FATAL)
+    (void)opaque;
+    if (code == RD_KAFKA_RESP_ERR__FATAL && rk == post.bus.producer)
         atomic_store(&post.dead, true);
     saga_log_text(SAGA_DEBUG, "kafka client", text);
 }
@@ -157,14 +157,16 @@ static void replace(void)
 
 static void *serve(void *unused)
 {
-    int stopping = 0;
+    int64_t until = 0;
 
     (void)unused;
     while (true) {
         rd_kafka_poll(post.bus.producer, TURN_MS);
         if (atomic_load(&post.dead))
             replace();
-        if (saga_http_stopping() && ++stopping > STOP_TURNS)
+        if (saga_http_stopping() && !until)
+            until = saga_now() + GRACE_US;
+        if (until && saga_now() >= until)
             rd_kafka_purge(post.bus.producer, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
     }
     return NULL;

@@ -129,8 +129,9 @@ static _Thread_local bool later;
 
 void saga_later(struct saga_request *req)
 {
+    if (!req->held)
+        saga_count(held, 1);
     later = req->held = true;
-    saga_count(held, 1);
 }
 
 bool saga_http_run(struct saga_request *req)
@@ -451,18 +452,20 @@ int saga_http_start(const struct saga_conf *conf, const struct saga_service *ser
     return 0;
 }
 
-void saga_http_stop(void)
+bool saga_http_stop(void)
 {
     if (!server)
-        return;
+        return true;
     atomic_store(&front.stop, true);
     saga_http_wake();
     pthread_join(front.thread, NULL);
     if (front.requests) /* they still have their connections: all ends with the process */
-        return;
+        return false;
     saga_work_stop();
     MHD_stop_daemon(server);
     close(front.epoll);
     close(front.wake);
+    front.wake = -1; /* a signal may still ask for it */
     server = NULL;
+    return true;
 }

@@ -108,7 +108,7 @@ struct saga_view {
  * HTTP_LISTEN moves us. A token or certificate that is not right: SAGA_FATAL. */
 int saga_http_start(const struct saga_conf *conf, const struct saga_service *service,
                     const struct saga_view *view, int *port, struct saga_err *err);
-void saga_http_stop(void);
+bool saga_http_stop(void);
 void saga_http_renew(
     void); /* reads token and certificate again; from any thread or signal handler */
 

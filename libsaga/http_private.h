@@ -44,7 +44,7 @@ struct saga_request {
     struct saga_pair header[SAGA_HTTP_HEADERS];
     int headers;
     struct saga_buf answer;
-    int64_t began;             /* us */
+    int64_t began, given;      /* us; given: to the workers */
     struct saga_request *next; /* in one of the queues */
 };
 
@@ -97,5 +97,7 @@ void saga_work_start(const struct saga_conf *conf, const struct saga_service *se
 void saga_work_stop(void);
 /* Takes req, for a worker of the route's kind. -> false: too many wait there, and req stays */
 bool saga_work_give(struct saga_request *req);
+extern int64_t
+    saga_work_patience; /* us: who has waited so long is told to come again, he may be gone */
 
 #endif

@@ -11,9 +11,9 @@
 #include "presence.h"
 
 enum { WORKERS = 4, WAITING_MAX = 256, SEARCHES_MAX = 16, SEARCH_S = 1 };
-enum {
-    PATIENCE_US = 10 * 1000000
-}; /* who has waited so long is told to come again: he may be gone */
+enum { PG_PATIENCE_MS = 7000 /* longer than a statement may take: its server hangs */ };
+
+int64_t saga_work_patience = INT64_C(10000000);
 
 /* A queue and those that serve it. */
 struct line {
@@ -66,8 +66,8 @@ static struct saga_request *next_of(struct line *line)
 static void too_late(struct saga_request *req)
 {
     saga_reply_header(req, "Retry-After", "1");
-    saga_reply_problem(req, 503, "Service Unavailable", "no worker was free for %d s",
-                       PATIENCE_US / 1000000);
+    saga_reply_problem(req, 503, "Service Unavailable", "no worker was free for %g s",
+                       (double)saga_work_patience / 1e6);
 }
 
 static void *run(void *number)
@@ -78,8 +78,8 @@ static void *run(void *number)
     while ((req = next_of(served_by(i)))) {
         req->pg = work.pg[i];
         saga_pg_freshen(req->pg); /* who asks is not to hear of a session that ended while idle */
-        if (i < WORKERS && saga_conn_now() - req->began > PATIENCE_US)
-            too_late(req);
+        if (i < WORKERS && !req->held && saga_conn_now() - req->given > saga_work_patience)
+            too_late(req); /* who is held has others that wait for him */
         else if (!saga_http_run(req))
             continue;
         saga_answered(req);
@@ -94,6 +94,7 @@ bool saga_work_give(struct saga_request *req)
     pthread_mutex_lock(&work.lock);
     bool room = line->waiting < line->max && !work.stop;
     if (room) {
+        req->given = saga_conn_now();
         req->next = NULL;
         *line->end = req;
         line->end = &req->next;
@@ -114,6 +115,7 @@ struct saga_pg *saga_http_session(void)
     snprintf(schema, sizeof schema, "%s_svc", work.service->name);
     struct saga_pg *made = saga_pg_new(work.database, name, schema);
     saga_pg_session(made, work.session);
+    saga_pg_patience(made, PG_PATIENCE_MS);
     return made;
 }
 

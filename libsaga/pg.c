@@ -22,6 +22,7 @@ struct saga_pg {
     PGconn *conn;
     char *conninfo, *name, *schema;
     const char *session;
+    int patience; /* ms, -1: none */
     struct statement known[STATEMENTS];
     int known_n;
     /* the pipeline: what each result to come is */
@@ -44,6 +45,7 @@ struct saga_pg *saga_pg_new(const char *conninfo, const char *name, const char *
     *pg = (struct saga_pg){.conninfo = saga_strdup(conninfo),
                            .name = saga_strdup(name),
                            .schema = saga_strdup(schema),
+                           .patience = -1,
                            .failed = -1};
     return pg;
 }
@@ -51,6 +53,11 @@ struct saga_pg *saga_pg_new(const char *conninfo, const char *name, const char *
 void saga_pg_session(struct saga_pg *pg, const char *sql)
 {
     pg->session = sql;
+}
+
+void saga_pg_patience(struct saga_pg *pg, int ms)
+{
+    pg->patience = ms;
 }
 
 static void clear_results(struct saga_pg *pg)
@@ -309,8 +316,13 @@ int saga_pg_wait(struct saga_pg *pg, struct saga_err *err)
 
     while ((rc = saga_pg_ready(pg, err)) == 0) {
         struct pollfd fd = {saga_pg_socket(pg), saga_pg_events(pg), 0};
-        if (poll(&fd, 1, -1) < 0 && errno != EINTR)
+        int n = poll(&fd, 1, pg->patience);
+        if (n < 0 && errno != EINTR)
             return lost(pg, err);
+        if (n == 0) {
+            saga_pg_close(pg);
+            return saga_err(err, SAGA_RETRY, "database: no answer for %d ms", pg->patience);
+        }
     }
     return rc < 0 ? rc : 0;
 }

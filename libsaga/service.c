@@ -267,8 +267,9 @@ int saga_main(int argc, char **argv, const struct saga_service *service)
         saga_log_text(SAGA_ERROR, "cannot go on", err.text);
     alarm(STOP_SECONDS);
     saga_calls_stop();
-    saga_http_stop();
-    if (service->stop)
+    bool answered = saga_http_stop();
+    if (service->stop &&
+        answered) /* else a worker may still commit, and is to be missed as if killed */
         service->stop();
     if (engine.bus)
         saga_bus_close(engine.bus, 3000);

@@ -109,6 +109,12 @@ static void keep_for_later(struct saga_request *req)
     pthread_mutex_unlock(&stage);
 }
 
+static void pass_to_gate(struct saga_request *req)
+{
+    saga_later(req);
+    saga_pass(req, wait_at_gate);
+}
+
 static void answer_large(struct saga_request *req)
 {
     char *text = malloc(LARGE);
@@ -131,6 +137,7 @@ static const struct saga_route routes[] = {
     {"GET", "/slow", wait_at_gate},
     {"GET", "/search", wait_at_gate, SAGA_SEARCH},
     {"GET", "/later", keep_for_later, SAGA_AT_ONCE},
+    {"GET", "/passed", pass_to_gate, SAGA_AT_ONCE},
     {"GET", "/large", answer_large, SAGA_AT_ONCE, "text/plain"},
     {"GET", "/header", answer_header, SAGA_AT_ONCE},
     {0}};

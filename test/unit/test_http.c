@@ -3,7 +3,9 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 
+#include "http_private.h"
 #include "http_stage.h"
 #include "suites.h"
 
@@ -173,6 +175,37 @@ START_TEST(waiting_is_not_contagious)
 }
 END_TEST
 
+/* Who has waited too long for a worker is told so; but one that was passed on is run, for others wait for
+ * what it finds. The time of a slow body does not count. */
+START_TEST(patience_for_workers)
+{
+    const int64_t usual = saga_work_patience;
+    int slow[5], passed;
+    saga_work_patience = 100000;
+    for (int i = 0; i < 4; i++)
+        slow[i] = dial("GET /slow" CLOSING);
+    await_waiting(4);
+    slow[4] = dial("GET /slow" CLOSING);
+    passed = dial("GET /passed" CLOSING);
+    int body = dial("POST /api/v1/orders HTTP/1.1\r\nHost: a\r\nConnection: close\r\n"
+                    "Content-Type: application/json\r\nContent-Length: 2\r\n\r\n");
+    while (get("/metrics") == 200 && !strstr(answer, "saga_http_waiting 2\n"))
+        ;
+    for (int64_t until = monotonic_us() + 2 * saga_work_patience; monotonic_us() < until;)
+        ck_assert_int_eq(get("/livez"), 200);
+    open_gate();
+    pthread_mutex_unlock(&stage);
+    for (int i = 0; i < 4; i++)
+        ck_assert_int_eq(hear(slow[i]), 200);
+    ck_assert_int_eq(hear(slow[4]), 503);
+    ck_assert_int_eq(hear(passed), 200);
+    ck_assert_int_eq(send(body, "{}", 2, MSG_NOSIGNAL), 2);
+    ck_assert_int_eq(hear(body), 202);
+    pthread_mutex_lock(&stage);
+    saga_work_patience = usual;
+}
+END_TEST
+
 /* 256 may wait for a worker; the next is told to come again, and they are all answered. */
 START_TEST(those_that_wait_are_bounded)
 {
@@ -277,6 +310,7 @@ Suite *http_suite(void)
     tcase_add_test(t, connection_is_kept);
     tcase_add_test(t, a_length_given_twice_is_refused);
     tcase_add_test(t, waiting_is_not_contagious);
+    tcase_add_test(t, patience_for_workers);
     tcase_add_test(t, those_that_wait_are_bounded);
     tcase_add_test(t, answered_later);
     tcase_add_test(t, stop_answers_what_is_here);
