@@ -7,10 +7,10 @@
 #include "log.h"
 
 static const char *const settings[][2] = {
-    {"enable.auto.commit", "false"},     {"enable.auto.offset.store", "false"},
-    {"auto.offset.reset", "error"},      {"fetch.wait.max.ms", "10"},
-    {"fetch.error.backoff.ms", "100"},   {"queued.max.messages.kbytes", "4096"},
-    {"fetch.message.max.bytes", "65536"}};
+    {"enable.auto.commit", "false"},      {"enable.auto.offset.store", "false"},
+    {"auto.offset.reset", "error"},       {"fetch.wait.max.ms", "10"},
+    {"fetch.error.backoff.ms", "100"},    {"queued.max.messages.kbytes", "4096"},
+    {"fetch.message.max.bytes", "65536"}, {"socket.timeout.ms", "10000"}};
 
 struct saga_peek {
     struct saga_bus bus; /* for its settings alone */

@@ -260,6 +260,7 @@ static void assigned(void *owner, const int32_t *lanes, int n)
     int64_t now = saga_now();
 
     e->verified = false; /* asked at once: nothing is taken before */
+    e->identity_asked = 0;
     e->second_at = 0;
     for (int32_t i = 0; i < e->lanes; i++)
         e->lane[i].ours = false;

@@ -127,7 +127,8 @@ struct saga_engine {
     int64_t rotate_at;
     int64_t look_at; /* us, monotonic: running lanes are looked at */
     bool verified;   /* this is the Kafka that belongs to the database: since the last assignment */
-    bool misplaced;  /* it is not */
+    uint32_t identity_asked;         /* whether it is: the question's ticket, 0: none is open */
+    bool misplaced;                  /* it is not */
     uint32_t tickets;                /* of looks */
     struct saga_look *looked;        /* answers */
     int64_t renew_at, renew_backoff; /* a new producer, not before */

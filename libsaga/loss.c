@@ -18,9 +18,14 @@ enum { SECOND = 1000000 };
 
 /* ---- Whose Kafka this is ---- */
 
+/* An answer to a question that was asked before the last assignment says nothing. */
 static int verify(struct saga_engine *e, const struct saga_look *look, struct saga_err *err)
 {
     char history[40];
+
+    if (look->ticket != e->identity_asked)
+        return 0;
+    e->identity_asked = 0;
     int rc = look->rc ? saga_err(err, look->rc, "%s", look->text)
                       : saga_schema_identity(e->pg, e->service, look->lanes, e->conf->prefix,
                                              look->cluster, history, err);
@@ -31,11 +36,17 @@ static int verify(struct saga_engine *e, const struct saga_look *look, struct sa
     return rc;
 }
 
-static void ask_identity(void)
+/* One question at a time: while Kafka is away each takes seconds, and all that wait would be answered
+ * after it is back. */
+static void ask_identity(struct saga_engine *e)
 {
-    struct saga_look *look = saga_alloc(sizeof *look);
+    static uint32_t ticket;
 
-    *look = (struct saga_look){.kind = SAGA_LOOK_IDENTITY};
+    if (e->identity_asked)
+        return;
+    struct saga_look *look = saga_alloc(sizeof *look);
+    e->identity_asked = ++ticket ? ticket : ++ticket;
+    *look = (struct saga_look){.kind = SAGA_LOOK_IDENTITY, .ticket = e->identity_asked};
     saga_look_ask(look);
 }
 
@@ -130,6 +141,7 @@ static int heal(struct saga_engine *e, struct saga_lane *lane, const struct saga
                 lane->lane, back.published + 1, lane->last_seq, look->published_offset);
     saga_count(e->metric.healed, 1);
     lane->others = lane->out.published;
+    saga_outgoing_reset(&lane->out); /* what is acknowledged from now on is behind what is lost */
     lane->out.published = back.published;
     lane->out.published_offset = back.offset;
     lane->out.published_id = back.id;
@@ -408,7 +420,7 @@ static int compare_terms(struct saga_engine *e, struct saga_err *err)
 int saga_loss_watch(struct saga_engine *e, int64_t now, struct saga_err *err)
 {
     if (!e->verified)
-        ask_identity();
+        ask_identity(e);
     if (saga_bus_lost(e->bus) || now >= e->look_at) {
         e->look_at = now + e->conf->look_every;
         for (int32_t i = 0; i < e->lanes; i++)

@@ -304,13 +304,14 @@ int saga_outbox_oldest(struct saga_pg *pg, int32_t lane, const char *own_topic,
 
 static const char sql_lock[] = "select term from lane where lane = $1::bigint for no key update";
 
+/* Never forward: below the oldest event there may be forwards and dead letters that are not sent. */
 static const char sql_set_back[] =
     "update lane"
-    "   set published = $2, published_offset = nullif($3, -1), published_id = $4,"
+    "   set published = least(published, $2), published_offset = nullif($3, -1), published_id = $4,"
     "       term = case when $5 then greatest(term + 1,"
     "                             (extract(epoch from clock_timestamp()) * 1000)::bigint)"
     "              else term end"
-    " where lane = $1::bigint returning term";
+    " where lane = $1::bigint returning term, published";
 
 static int set_back(struct saga_pg *pg, int32_t lane, const char *own_topic, int64_t term,
                     struct saga_outbox_back *back, struct saga_err *err)
@@ -331,17 +332,17 @@ static int set_back(struct saga_pg *pg, int32_t lane, const char *own_topic, int
         saga_params_free(&p);
         return rc < 0 ? rc : 0;
     }
-    back->published = oldest.seq - !saga_id_same(oldest, back->id);
-    saga_param_int(&p, back->published);
+    saga_param_int(&p, oldest.seq - !saga_id_same(oldest, back->id));
     saga_param_int(&p, back->offset);
     saga_id_write(lane, back->id, text);
     saga_param_text(&p, back->offset < 0 ? NULL : text);
     saga_param_bool(&p, !term);
     rc = saga_pg_query(pg, sql_set_back, &p, &rows, err);
-    if (rc >= 0)
+    if (rc >= 0) {
         back->term = saga_rows_int(rows, 0, 0);
-    if (rc >= 0)
+        back->published = saga_rows_int(rows, 0, 1);
         saga_rows_free(rows);
+    }
     saga_params_free(&p);
     return rc < 0 ? rc : 1;
 }
