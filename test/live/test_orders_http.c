@@ -321,6 +321,14 @@ static void wait_all(struct crowd *crowd, double seconds)
     crowd_free(crowd);
 }
 
+static int64_t metric(int process, const char *name)
+{
+    const char *line = shell("curl -sf %s | grep '^%s '",
+                             world_url(world_member(w, ORDER, process), "/metrics"), name);
+
+    return atoll(line + strlen(name));
+}
+
 /* Two bodies under one key while the order's lane stands still: both are accepted, the second is
  * rejected by the saga, and who waits is told. */
 START_TEST(who_waits_is_told_of_a_rejection)
@@ -340,7 +348,7 @@ START_TEST(who_waits_is_told_of_a_rejection)
         EXPECT(202, 0, "", content("tok_ok"), asks[i].header[0], NULL);
     for (int i = 0; i < LANES; i++)
         crowd_add(crowd, &asks[i]);
-    crowd_turn(crowd);
+    AWAIT(PATIENCE, (crowd_turn(crowd), metric(0, "saga_waiting") > 0));
     proc_signal(other->proc, SIGCONT);
     wait_all(crowd, PATIENCE);
     for (int i = 0; i < LANES; i++) {
@@ -354,14 +362,6 @@ START_TEST(who_waits_is_told_of_a_rejection)
     free_asks(asks, LANES);
 }
 END_TEST
-
-static int64_t metric(int process, const char *name)
-{
-    const char *line = shell("curl -sf %s | grep '^%s '",
-                             world_url(world_member(w, ORDER, process), "/metrics"), name);
-
-    return atoll(line + strlen(name));
-}
 
 static int64_t waiting(void)
 {
