@@ -328,12 +328,16 @@ static void poll_member(struct saga_bus *bus)
     }
 }
 
-int saga_bus_serve(struct saga_bus *bus, struct saga_err *err)
+void saga_bus_woken(struct saga_bus *bus)
 {
     uint64_t count;
+    ssize_t n = read(bus->fd, &count, sizeof count);
 
-    if (read(bus->fd, &count, sizeof count) < 0 && errno != EAGAIN)
-        return saga_err(err, SAGA_FATAL, "eventfd: %s", strerror(errno));
+    (void)n;
+}
+
+int saga_bus_serve(struct saga_bus *bus, struct saga_err *err)
+{
     rd_kafka_poll(bus->producer, 0);
     rd_kafka_poll(bus->eager.handle, 0);
     if (bus->patient.handle)

@@ -37,6 +37,7 @@ void saga_bus_close(struct saga_bus *bus, int ms);
 int saga_bus_fd(
     const struct saga_bus *bus); /* an eventfd: readable when there is something to do */
 
+void saga_bus_woken(struct saga_bus *bus); /* before all that is there is looked for */
 /* Serves callbacks and reports. -> 0, SAGA_RETRY: the producer is dead, saga_bus_renew it;
  * SAGA_FATAL: another process has our SAGA_INSTANCE. */
 int saga_bus_serve(struct saga_bus *bus, struct saga_err *err);

@@ -301,13 +301,16 @@ int saga_engine_turn(struct saga_engine *e, int64_t wait, int fd, short events,
         saga_engine_take_answers(e);
         take_looks(e);
     }
+    saga_bus_woken(e->bus);
+    collect(e);
     if ((rc = saga_bus_serve(e->bus, err)) == SAGA_FATAL)
         return rc;
     if (rc < 0) {
         e->renew = true;
         err->code = 0;
     }
-    collect(e);
+    if (saga_bus_lost(e->bus)) /* known before any record that came after it is looked at */
+        saga_loss_connection(e);
     return 0;
 }
 

@@ -224,6 +224,7 @@ void saga_engine_want(struct saga_engine *e, struct saga_lane *lane, bool soon);
 
 /* loss.c */
 int saga_loss_judge(struct saga_engine *e, struct saga_err *err); /* the answers of looks */
+void saga_loss_connection(struct saga_engine *e);                 /* to a broker: it was lost */
 int saga_loss_watch(struct saga_engine *e, int64_t now, struct saga_err *err); /* once a second */
 /* A fork was found: the input stops, its lane goes on. */
 void saga_loss_fork(struct saga_engine *e, struct saga_lane *lane, const struct saga_read *read);

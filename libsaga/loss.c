@@ -256,6 +256,7 @@ static int taken(struct saga_engine *e, struct saga_lane *lane, const struct sag
     int found, rc = 0;
 
     if (look->rc < 0) { /* this partition does not answer: the others go on */
+        lane->backoff = 0;
         saga_engine_want(e, lane, false);
         snprintf(lane->why, sizeof lane->why, "%s", look->text);
         return 0;
@@ -417,11 +418,21 @@ static int compare_terms(struct saga_engine *e, struct saga_err *err)
     return 0;
 }
 
+/* Kafka may have lost its tail, and others may write over it at once. Requests have no chain: nothing is
+ * read before the record before them has been looked at, for after that it is another one. */
+void saga_loss_connection(struct saga_engine *e)
+{
+    e->look_at = 0;
+    for (int32_t i = 0; i < e->lanes && e->service->requests; i++)
+        if (e->lane[i].state == SAGA_LANE_RUNNING)
+            saga_engine_want(e, &e->lane[i], true);
+}
+
 int saga_loss_watch(struct saga_engine *e, int64_t now, struct saga_err *err)
 {
     if (!e->verified)
         ask_identity(e);
-    if (saga_bus_lost(e->bus) || now >= e->look_at) {
+    if (now >= e->look_at) {
         e->look_at = now + e->conf->look_every;
         for (int32_t i = 0; i < e->lanes; i++)
             if (e->lane[i].state == SAGA_LANE_RUNNING)

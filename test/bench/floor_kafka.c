@@ -147,6 +147,7 @@ static void turn(struct hop *hop, struct saga_err *err)
     int rc;
 
     poll(&fd, 1, 100);
+    saga_bus_woken(hop->bus);
     if (saga_bus_serve(hop->bus, err) < 0)
         die(hop->group, err->text);
     for (int topic = 0; hop->topics[topic]; topic++)

@@ -3,6 +3,7 @@
 #include "suites.h"
 
 #include <inttypes.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -11,7 +12,9 @@
 
 enum { LANES = 2, PATIENCE = 20 };
 
-static const char *const settings[] = {"SAGA_LOOK_WAIT=300ms", "SAGA_LOOK_EVERY=500ms", NULL};
+/* The group stays as it is while Kafka is away. */
+static const char *const settings[] = {"SAGA_LOOK_WAIT=300ms", "SAGA_LOOK_EVERY=500ms",
+                                       "SAGA_SESSION_TIMEOUT=10s", NULL};
 static struct world *w;
 static struct member *order;
 
@@ -149,6 +152,30 @@ START_TEST(attack_29_while_it_runs)
 }
 END_TEST
 
+static void reads_nothing_and_stands_still(void)
+{
+    AWAIT(PATIENCE, same(lane_0("state"), "taking") || same(lane_0("state"), "lost"));
+    proc_signal(order->proc, SIGSTOP);
+}
+
+/* Attack 29, while it runs: all is written over, and more, before it fetches again. It reads nothing
+ * before it has looked, for it would go on at its offset, and remember what stands there then. */
+START_TEST(attack_29_written_over_while_it_runs)
+{
+    five_and_down();
+    start();
+    AWAIT(PATIENCE, same(lane_0("state"), "running"));
+    kafka_cut(requests(), 0, 3, reads_nothing_and_stands_still);
+    for (int i = 0; i < 4; i++)
+        ask(0, text("over%d", i));
+    proc_signal(order->proc, SIGCONT);
+    is_stopped("the record of order.requests/0 before offset 5 is not the one that was read there");
+    goes_on();
+    for (int i = 0; i < 4; i++)
+        MUST(is_placed(0, text("over%d", i)), "the request at offset %d was skipped", 3 + i);
+}
+END_TEST
+
 /* Retention took requests that were not read. Those that were read may expire: no check. */
 START_TEST(requests_that_expired)
 {
@@ -175,6 +202,7 @@ Suite *unasked_suite(void)
     tcase_add_test(t, attack_29_others_in_their_place);
     tcase_add_test(t, attack_29_the_end_is_lower);
     tcase_add_test(t, attack_29_while_it_runs);
+    tcase_add_test(t, attack_29_written_over_while_it_runs);
     tcase_add_test(t, requests_that_expired);
     suite_add_tcase(s, t);
     return s;

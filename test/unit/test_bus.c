@@ -105,6 +105,7 @@ static void await(int n)
     for (int waited = 0; reports < n; waited += 10) {
         ck_assert_msg(waited < PATIENCE, "%d reports, not %d", reports, n);
         poll(&(struct pollfd){saga_bus_fd(bus), POLLIN, 0}, 1, 10);
+        saga_bus_woken(bus);
         saga_bus_serve(bus, &err);
     }
 }
