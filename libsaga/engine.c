@@ -123,7 +123,10 @@ static void look_for_silence(struct saga_engine *e, int64_t now)
     }
     if (silent < 0)
         return;
-    if (n == 1 && now - e->acked_at <= e->conf->report_wait) /* others are heard of */
+    /* Others are heard of, and it is this lane's partition that is silent: that of a forward or a dead
+     * letter is not known to have a leader. */
+    if (n == 1 && now - e->acked_at <= e->conf->report_wait &&
+        saga_outgoing_waits_own(&e->lane[silent].out))
         cannot_send(&e->lane[silent], "no delivery report, though its partition has a leader");
     saga_log_at(SAGA_WARN, "no delivery report: new producer", "\"lane\":%d", silent);
     e->renew = true;

@@ -207,6 +207,11 @@ bool saga_outgoing_failed(struct saga_outgoing *out)
     return true;
 }
 
+bool saga_outgoing_waits_own(const struct saga_outgoing *out)
+{
+    return out->n && sent_at(out, 0)->id.seq;
+}
+
 void saga_outgoing_passed(struct saga_outgoing *out, int64_t seq)
 {
     saga_outgoing_sent(out, seq, (struct saga_id){0}, 0);

@@ -111,6 +111,8 @@ bool saga_outgoing_acked(struct saga_outgoing *out, int64_t seq, int64_t offset)
 /* A producer had to be given up because of this lane and no other. -> true: for the third time without
  * an acknowledgement between; the lane stops (4.3), or it would disturb the others for ever. */
 bool saga_outgoing_failed(struct saga_outgoing *out);
+/* What is waited for first is an event of the own topic, not a forward or a dead letter. */
+bool saga_outgoing_waits_own(const struct saga_outgoing *out);
 /* A row that need not be sent again takes its place in the ring: it is in Kafka. */
 void saga_outgoing_passed(struct saga_outgoing *out, int64_t seq);
 void saga_outgoing_reset(struct saga_outgoing *out); /* empties the ring */

@@ -58,6 +58,17 @@ static void leader(int32_t lane, bool there)
     rd_kafka_mock_partition_set_leader(cluster, own, lane, there ? 1 : -1);
 }
 
+static void put(int32_t lane, const char *key, const char *value)
+{
+    MUST(!rd_kafka_producev(client, RD_KAFKA_V_TOPIC(world_topic(w, "order.events")),
+                            RD_KAFKA_V_PARTITION(lane),
+                            RD_KAFKA_V_KEY((void *)(uintptr_t)key, strlen(key)),
+                            RD_KAFKA_V_VALUE((void *)(uintptr_t)value, strlen(value)),
+                            RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_END),
+         "produce");
+    MUST(!rd_kafka_flush(client, 5000), "flush");
+}
+
 /* The next OrderCreated of a lane. */
 static void create(int32_t lane)
 {
@@ -66,13 +77,7 @@ static void create(int32_t lane)
     const char *value = played_event(lane, text("%d." PLAYED_TERM, sent[lane] + 1), before, order);
 
     sent[lane]++;
-    MUST(!rd_kafka_producev(client, RD_KAFKA_V_TOPIC(world_topic(w, "order.events")),
-                            RD_KAFKA_V_PARTITION(lane),
-                            RD_KAFKA_V_KEY((void *)(uintptr_t)order, strlen(order)),
-                            RD_KAFKA_V_VALUE((void *)(uintptr_t)value, strlen(value)),
-                            RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY), RD_KAFKA_V_END),
-         "produce");
-    MUST(!rd_kafka_flush(client, 5000), "flush");
+    put(lane, order, value);
 }
 
 static int64_t published(int32_t lane)
@@ -151,6 +156,34 @@ START_TEST(a_lane_that_loses_its_leader_waits_alone)
 }
 END_TEST
 
+/* One whose dead letter has nowhere to go waits, however often its producer is given up: it is not
+ * stopped for what another partition lacks. */
+START_TEST(a_letter_without_leader_stops_no_lane)
+{
+    int64_t until = test_now() + PATIENCE * 1000000;
+    char letters[100];
+
+    snprintf(letters, sizeof letters, "%s", world_topic(w, "inventory.dlq"));
+    inventory = world_start(w, INVENTORY, 0);
+    AWAIT(PATIENCE, world_is_ready(inventory));
+    world_stock(w, "apple", 1000);
+    create(0);
+    AWAIT(PATIENCE, published(0) == 1);
+    rd_kafka_mock_partition_set_leader(cluster, letters, 1, -1);
+    put(1, "nobody", "{");
+    for (int n = 1; proc_count(inventory->proc, "no delivery report: new producer") < 5; n++) {
+        MUST(test_now() < until, "no producer is given up");
+        create(0); /* others are heard of */
+        AWAIT(PATIENCE, decided(0) > n);
+    }
+    MUST(!is_state(1, "stopped"), "%s", member(1, "why"));
+    rd_kafka_mock_partition_set_leader(cluster, letters, 1, 1);
+    AWAIT(PATIENCE, published(1) == 1);
+    create(1);
+    AWAIT(PATIENCE, published(1) == 2);
+}
+END_TEST
+
 /* A partition that reports nothing although its leader is there, because it has each record sent again
  * (4.3): its producer is given up, once for each time that a report is waited for. */
 START_TEST(a_silent_partition_gets_a_new_producer)
@@ -185,6 +218,7 @@ Suite *leaders_suite(void)
     tcase_add_checked_fixture(t, setup, teardown);
     tcase_add_test(t, a_lane_without_leader_is_taken_later);
     tcase_add_test(t, a_lane_that_loses_its_leader_waits_alone);
+    tcase_add_test(t, a_letter_without_leader_stops_no_lane);
     tcase_add_test(t, a_silent_partition_gets_a_new_producer);
     suite_add_tcase(s, t);
     return s;
