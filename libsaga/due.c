@@ -15,9 +15,10 @@ static const char sql_store[] =
     "       from unnest($1::int[], $2::timestamptz[], $3::text[]) n(lane, at, key)"
     "      group by lane, at";
 
-/* After an ask that found nothing: what these rows announced has been dealt with. */
-static const char sql_forget[] = "delete from due where lane = any($1::int[]) and at <= $2"
-                                 "   and cardinality($3::text[]) = 0"; /* parked: theirs stay */
+/* After an ask that found nothing: what these rows announced has been dealt with, unless it is parked. */
+static const char sql_forget[] =
+    "delete from due where lane = any($1::int[]) and at <= $2"
+    "   and not exists (select from unnest(keys) k where k in (select unnest($3::text[])))";
 
 static bool is_new(const struct saga_slot *slot)
 {

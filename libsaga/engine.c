@@ -136,7 +136,7 @@ static void look_for_silence(struct saga_engine *e, int64_t now)
 static void stop_refused(struct saga_engine *e)
 {
     struct saga_lane *alone = NULL;
-    char why[256];
+    char why[SAGA_WHY];
     int n = 0;
 
     for (int32_t i = 0; i < e->lanes; i++)
@@ -146,9 +146,10 @@ static void stop_refused(struct saga_engine *e)
         }
     if (n == 1 && alone->state == SAGA_LANE_RUNNING && saga_outgoing_failed(&alone->out)) {
         snprintf(why, sizeof why,
-                 "Kafka did not take outbox row %" PRId64 " or one behind it, three times: %s; "
-                 "start the lane again when that is mended",
-                 alone->out.published + 1, alone->refused);
+                 "Kafka did not take outbox row %" PRId64
+                 " or one behind it, three times: %s. When "
+                 "that is mended \"sagactl lane %s %d republish\" starts the lane again",
+                 alone->out.published + 1, alone->refused, e->service->name, alone->lane);
         saga_engine_stop_lane(e, alone, why);
     }
     for (int32_t i = 0; i < e->lanes; i++)
@@ -462,6 +463,8 @@ static int64_t pause_of(const struct saga_engine *e, int64_t now)
     }
     if (e->renew && e->renew_at < until)
         until = e->renew_at;
+    if (e->parking.n && e->parking.ask_at < until)
+        until = e->parking.ask_at;
     return until > now ? until - now : 0;
 }
 

@@ -83,7 +83,6 @@ struct saga_redriven {
 struct saga_parking {
     struct saga_parked_key *bucket[64];
     int n;
-    bool stale;              /* some may have nothing parked any more */
     int64_t ask_at;          /* us, monotonic */
     struct saga_arena arena; /* of redriven */
     struct saga_redriven *redriven;

@@ -17,7 +17,7 @@
 #include "failpoint.h"
 #include "log.h"
 
-enum { SECOND = 1000000 };
+enum { SECOND = 1000000, NOT_ASKED = -1 /* no term */ };
 
 static const char sql_keys[] = "select distinct lane, key from parked where lane = any($1::int[])";
 
@@ -41,9 +41,11 @@ static const char sql_park[] =
     "            n(lane, key, input, id, trace, value, reason, mark, i)"
     "      order by i";
 
+/* Not if it was to be dropped, and is to be redriven since. */
 static const char sql_remove[] =
-    "delete from parked p using unnest($1::int[], $2::text[], $3::bigint[]) r(lane, key, n)"
-    " where p.key = r.key and p.n = r.n";
+    "delete from parked p"
+    " using unnest($1::int[], $2::text[], $3::bigint[], $4::text[]) r(lane, key, n, mark)"
+    " where p.key = r.key and p.n = r.n and (r.mark is null or p.mark = r.mark)";
 
 static const char sql_failed[] =
     "update parked p set mark = null, reason = case when p.n = f.n then f.reason else p.reason end"
@@ -221,6 +223,8 @@ int saga_park_store(struct saga_engine *e, struct saga_err *err)
     }
     if (begin(e, is_gone)) {
         EACH(is_gone, SAGA_OID_INT8, saga_element_int(p, in->redriven));
+        EACH(is_gone, SAGA_OID_TEXT,
+             saga_element_text(p, in->kind == SAGA_IN_DROPPED ? "drop" : NULL, -1));
         if ((rc = saga_pg_send(e->pg, sql_remove, p, err)) < 0)
             return rc;
     }
@@ -252,7 +256,7 @@ void saga_park_done(struct saga_engine *e)
                           in->key);
         if (is_gone(in)) {
             SAGA_FAILPOINT(redriven);
-            parking->stale = true;
+            e->lane[in->lane].parked_term = NOT_ASKED; /* it may have nothing parked any more */
             parking->ask_at = 0;
         }
         if (in->kind != SAGA_IN_PARKED)
@@ -283,13 +287,12 @@ static int query(struct saga_engine *e, const char *first, const char *second, s
     return saga_engine_wait(e, err);
 }
 
-static bool is_asked(const struct saga_engine *e, const struct saga_lane *lane)
+static bool is_asked(const struct saga_lane *lane)
 {
-    return lane->state == SAGA_LANE_RUNNING &&
-           (e->parking.stale || lane->parked_term != lane->term);
+    return lane->state == SAGA_LANE_RUNNING && lane->parked_term != lane->term;
 }
 
-/* The parked orders of the lanes that were taken since, or of all where some may be none any more. */
+/* The parked orders of the lanes that were taken since, or where some may be none any more. */
 static int ask_keys(struct saga_engine *e, struct saga_err *err)
 {
     struct saga_params *p = &e->params;
@@ -304,7 +307,7 @@ static int ask_keys(struct saga_engine *e, struct saga_err *err)
     saga_params_reset(p);
     saga_param_array(p, SAGA_OID_INT4);
     for (int32_t i = 0; i < e->lanes; i++)
-        if (is_asked(e, &e->lane[i]))
+        if (is_asked(&e->lane[i]))
             saga_element_int4(p, i);
     saga_param_array_end(p);
     if (p->param[0].elements == 0)
@@ -312,7 +315,7 @@ static int ask_keys(struct saga_engine *e, struct saga_err *err)
     int64_t *term =
         saga_alloc((size_t)e->lanes * sizeof *term); /* a turn of the loop may move it */
     for (int32_t i = 0; i < e->lanes; i++)
-        term[i] = is_asked(e, &e->lane[i]) ? e->lane[i].term : -1;
+        term[i] = is_asked(&e->lane[i]) ? e->lane[i].term : -1;
     if ((rc = query(e, sql_keys, NULL, err)) >= 0) {
         for (int32_t i = 0; i < e->lanes; i++)
             if (term[i] >= 0) {
@@ -322,7 +325,6 @@ static int ask_keys(struct saga_engine *e, struct saga_err *err)
         rows = saga_pg_result(e->pg, 0);
         for (int i = 0; i < saga_rows_n(rows); i++)
             put(&e->parking, (int32_t)saga_rows_int(rows, i, 0), saga_rows_text(rows, i, 1));
-        e->parking.stale = false;
         saga_gauge(e->metric.parked_orders, e->parking.n);
         if (e->parking.n)
             e->parking.ask_at = 0;

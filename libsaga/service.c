@@ -265,7 +265,8 @@ int saga_main(int argc, char **argv, const struct saga_service *service)
     saga_log_at(SAGA_INFO, "started", "\"http_port\":%d,\"pid\":%d", port, (int)getpid());
     if ((rc = serve(&engine, &err)) < 0)
         saga_log_text(SAGA_ERROR, "cannot go on", err.text);
-    alarm(STOP_SECONDS);
+    if (!atomic_load(&engine.stop)) /* else it has been set */
+        alarm(STOP_SECONDS);
     saga_calls_stop();
     bool answered = saga_http_stop();
     if (service->stop &&

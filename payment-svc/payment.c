@@ -43,8 +43,8 @@ static void ask(struct saga_step *step)
                                bill->calls, late});
 }
 
-/* "pay-" and the event that asks for the charge: unique, and the same when the rule runs again. A
- * list of one item is where a rule gets room for a text. */
+/* The event that asks for the charge: unique, and the same when the rule runs again. Ids are unique in
+ * their topic only, so it is named. A list of one item is where a rule gets room for a text. */
 static const char *payment_id(struct saga_step *step)
 {
     struct {
@@ -53,7 +53,8 @@ static const char *payment_id(struct saga_step *step)
     } text = {0};
     char *id = saga_append(step, &text, sizeof *text.at);
 
-    snprintf(id, sizeof *text.at, "pay-%s", step->id);
+    snprintf(id, sizeof *text.at, "pay-%s-%s",
+             step->input == &inventory_reserved ? "inventory" : "order", step->id);
     return id;
 }
 

@@ -259,16 +259,30 @@ static struct saga_record with_headers(struct saga_record r, bool letters)
     return r;
 }
 
-/* What the services would refuse again is told here. */
-static void judge(const struct saga_record *r)
+static int64_t number(const struct saga_record *letter, const char *name)
+{
+    const char *text = header(letter, name);
+    return text ? atoll(text) : 0;
+}
+
+/* What the services would refuse again is told here. An order without id gets the one that it would have
+ * had where the letter's record stood: however often it is redriven, it is one order. */
+static void judge(struct saga_record *r, const struct saga_record *letter)
 {
     static struct saga_arena arena;
     struct saga_message m = {0};
     struct saga_err err = {0};
     const char *why = NULL;
+    r->topic = "order.requests";
+    r->partition = (int32_t)number(letter, "dlq-partition");
+    r->offset = number(letter, "dlq-offset");
+    r->time_ms = number(letter, "dlq-time");
     if (saga_request_read(r, all_requests, &place_order, "", &arena, &m, &why, &err) < 0)
         ctl_die(CTL_NO, "it would be refused again: %s; --value FILE sends a mended one",
                 *err.text ? err.text : why);
+    saga_request_forward(r, m.key, &arena, &r->value, &r->value_n);
+    r->key = m.key;
+    r->key_n = strlen(m.key);
 }
 
 static int redrive(int n, char **args)
@@ -287,8 +301,7 @@ static int redrive(int n, char **args)
     struct saga_record request = with_headers(letter_record, false);
     if (value_file)
         read_value(&request);
-    request.topic = "order.requests";
-    judge(&request);
+    judge(&request, &letter_record);
     ctl_send_record("order.requests", -1, &request, place);
     /* Dying here lists it still: a request sent twice is answered twice and acts once. */
     struct saga_record copy = with_headers(letter_record, true);

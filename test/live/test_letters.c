@@ -285,6 +285,32 @@ START_TEST(a_dead_letter_can_be_redriven)
 }
 END_TEST
 
+/* An order without id is one order, however often its letter is redriven: the one who did it may have been
+ * killed before it was marked. */
+START_TEST(a_nameless_order_is_redriven_once)
+{
+    static const char order[] =
+        "{\"type\":\"PlaceOrder\",\"customer_id\":\"nameless\",\"currency\":\"EUR\","
+        "\"lines\":[{\"sku\":\"load-1\",\"quantity\":%d,\"unit_price\":1}],"
+        "\"payment\":{\"token\":\"tok_ok\"}}";
+    char sagactl[512], place[128];
+
+    snprintf(sagactl, sizeof sagactl, "SAGA_TOPIC_PREFIX=%s sagactl dlq", w->prefix);
+    kafka_put(&(struct kafka_record){
+        .topic = world_topic(w, "order.requests"), .partition = 1, .value = text(order, 0)});
+    AWAIT(PATIENCE, !same(shell("%s list | awk '$1 ~ /order.dlq.1/ { printf $1 }'", sagactl), ""));
+    snprintf(place, sizeof place, "%s",
+             shell("%s list | awk '$1 ~ /order.dlq.1/ { p = $1 } END { printf p }'", sagactl));
+    for (int i = 0; i < 2; i++)
+        MUST(strstr(
+                 shell("echo '%s' | %s redrive %s --value - 2>&1", text(order, 1), sagactl, place),
+                 "is in Kafka again"),
+             "it was not sent");
+    world_settle(w, PATIENCE);
+    MUST_BE(db_int(w->db, "select count(*) from orders where customer_id = 'nameless'"), 1);
+}
+END_TEST
+
 /* RULES.md, invariants 1 to 8, of all of the above. */
 START_TEST(it_all_balances)
 {
@@ -302,6 +328,7 @@ Suite *letters_suite(void)
     tcase_add_test(t, a_dead_letter_is_written_once);
     tcase_add_test(t, limits_are_as_written);
     tcase_add_test(t, a_dead_letter_can_be_redriven);
+    tcase_add_test(t, a_nameless_order_is_redriven_once);
     tcase_add_test(t, it_all_balances);
     suite_add_tcase(s, t);
     return s;
