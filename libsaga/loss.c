@@ -78,7 +78,8 @@ static void stop_requests(struct saga_engine *e, struct saga_lane *lane,
         snprintf(why, sizeof why,
                  "requests are lost: the record of %s/%d before offset %" PRId64
                  " is not the one that was read there: Kafka has lost records, and others stand "
-                 "in their place. %s reads all again from the earliest, which is harmless",
+                 "in their place. %s reads all again from the earliest: nothing is done twice, "
+                 "but what was refused then is judged anew",
                  topic, lane->lane, look->next_request, decide);
     saga_engine_stop_lane(e, lane, why);
 }

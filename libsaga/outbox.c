@@ -370,11 +370,14 @@ static const char state[] =
     "       pg_table_size(case slot when 0 then 'outbox_0' else 'outbox_1' end::regclass)"
     "  from outbox_current";
 
-/* The other table holds what the lanes had written when it was left (marks), and the rows of
- * batches that were open then: those stand at its end. It is looked at again whether it is still
- * the other one: another process may have turned the tables while we waited for the lock. */
+/* The other table holds what the lanes had written when it was left (marks), and the rows of batches
+ * that had begun by then and wrote later: those stand behind the newest of then (batch), as one that had
+ * written, and not committed, would have kept the tables from turning (share mode). It is looked at again
+ * whether it is still the other one: another process may have turned the tables while we waited for the
+ * lock. */
 #define ROTATE(present, other, number)                                                             \
     "begin; set local lock_timeout = '200ms'; lock table " other " in access exclusive mode;"      \
+    " lock table " present " in share mode;"                                                       \
     " do $$ begin"                                                                                 \
     "   if exists (select from outbox_current where slot = " number ")"                            \
     "      or exists (select from lane l, outbox_current c"                                        \
@@ -382,7 +385,7 @@ static const char state[] =
     "      or exists (select from outbox_current c, " other " o,"                                  \
     "                             unnest(o.lane, o.seq) u(lane, seq)"                              \
     "                   join lane l on l.lane = u.lane"                                            \
-    "                  where o.batch > c.batch - 100 and u.seq > l.published)"                     \
+    "                  where o.batch > c.batch and u.seq > l.published)"                           \
     "   then raise exception 'unpublished'; end if; end $$;"                                       \
     " truncate " other ";"                                                                         \
     " update outbox_current set slot = " number ", since = clock_timestamp(),"                     \

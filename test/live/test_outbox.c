@@ -158,6 +158,22 @@ START_TEST(rows_of_a_batch_open_at_the_turn_stay)
 }
 END_TEST
 
+/* One that has written and not committed is waited for: nobody would know of its rows. */
+START_TEST(no_turn_beside_a_batch_that_has_written)
+{
+    struct db *batch = session();
+
+    db_run(batch, "begin");
+    insert(batch, 0, 1, 1, own);
+    ck_assert(!turn());
+    db_run(batch, "commit");
+    ck_assert(turn());
+    ck_assert(!turn()); /* it is not published */
+    ck_assert_int_eq(rows_in(0), 1);
+    db_free(batch);
+}
+END_TEST
+
 static void *turn_at_once(void *turned)
 {
     *(bool *)turned = turn();
@@ -306,6 +322,7 @@ Suite *outbox_suite(void)
     tcase_add_test(t, the_tables_take_turns);
     tcase_add_test(t, what_is_not_published_stays);
     tcase_add_test(t, rows_of_a_batch_open_at_the_turn_stay);
+    tcase_add_test(t, no_turn_beside_a_batch_that_has_written);
     tcase_add_test(t, the_current_table_is_not_emptied);
     tcase_add_test(t, what_is_not_published_is_read_back);
     tcase_add_test(t, a_missing_row_is_an_error);
