@@ -52,14 +52,18 @@ void saga_post_init(const struct saga_conf *conf)
 
 /* ---- Reports ---- */
 
-bool saga_reported_believe(struct saga_reported *r, int64_t offset)
+bool saga_reported_believe(struct saga_reported *r, int64_t offset, int under_way)
 {
-    r->inferring = offset < 0 || offset < r->next || (r->inferring && offset == r->inferred);
-    if (r->inferring)
+    bool goes_on = r->left > 0 && offset == r->inferred, good = offset >= r->next;
+
+    if (goes_on || offset < 0) {
+        r->left = goes_on ? r->left - 1 : under_way;
         r->inferred = offset + 1;
-    else
-        r->next = offset + 1;
-    return !r->inferring;
+        return false;
+    }
+    r->left = 0;
+    r->next = offset + 1;
+    return good;
 }
 
 static bool believe(int32_t partition, int64_t offset)
@@ -72,7 +76,8 @@ static bool believe(int32_t partition, int64_t offset)
         memset(post.reported + had, 0, (n - had) * sizeof *post.reported);
         post.partitions = partition + 1;
     }
-    return saga_reported_believe(&post.reported[partition], offset);
+    return saga_reported_believe(&post.reported[partition], offset,
+                                 atomic_load(&post.under_way) - 1);
 }
 
 static enum saga_post_end end_of(const rd_kafka_message_t *m)
@@ -110,9 +115,13 @@ static rd_kafka_t *open_producer(struct saga_err *err)
 {
     char ms[24], text[300];
     const char *const settings[][2] = {
-        {"enable.idempotence", "true"},    {"acks", "all"},
-        {"message.timeout.ms", ms},        {"linger.ms", "0"},
-        {"partitioner", "murmur2_random"}, {"retry.backoff.ms", "50"},
+        {"enable.idempotence", "true"},
+        {"acks", "all"},
+        {"message.timeout.ms", ms},
+        {"linger.ms", "0"},
+        {"partitioner", "murmur2_random"},
+        {"retry.backoff.ms", "50"},
+        {"isolation.level", "read_uncommitted"}, /* an end is where the next record will stand */
     };
 
     snprintf(ms, sizeof ms, "%lld", (long long)saga_post_timeout / 1000);
@@ -273,14 +282,19 @@ int saga_post_end_of(const char *topic, int32_t partition, int ms, int64_t *end,
                      struct saga_err *err)
 {
     char name[300];
-    int64_t low;
     int rc = use(err);
 
     if (rc < 0)
         return rc;
-    rd_kafka_resp_err_t e = rd_kafka_query_watermark_offsets(
-        post.bus.producer, saga_bus_name(&post.bus, topic, name, sizeof name), partition, &low, end,
-        ms);
+    /* Not rd_kafka_query_watermark_offsets: in 2.0.2 it waits for longer than it is told to (#2588). */
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
+    rd_kafka_topic_partition_t *p = rd_kafka_topic_partition_list_add(
+        list, saga_bus_name(&post.bus, topic, name, sizeof name), partition);
+    p->offset = RD_KAFKA_OFFSET_END;
+    rd_kafka_resp_err_t e = rd_kafka_offsets_for_times(post.bus.producer, list, ms);
+    e = e ? e : p->err ? p->err : p->offset < 0 ? RD_KAFKA_RESP_ERR_UNKNOWN : 0;
+    *end = p->offset;
+    rd_kafka_topic_partition_list_destroy(list);
     pthread_rwlock_unlock(&post.lock);
     return e ? saga_err(err, SAGA_RETRY, "Kafka: %s", rd_kafka_err2str(e)) : 0;
 }

@@ -49,6 +49,7 @@ static struct {
     int epoll, wake, watched; /* the guest's, -1: none */
     atomic_bool stop, renew;
     int requests; /* that have begun and not ended */
+    int room;     /* connections that there may be */
     pthread_mutex_t lock;
     struct saga_request *answered; /* by others */
 } front = {.wake = -1, .watched = -1, .lock = PTHREAD_MUTEX_INITIALIZER};
@@ -370,6 +371,11 @@ bool saga_http_stopping(void)
     return atomic_load(&front.stop);
 }
 
+int saga_http_room(void)
+{
+    return front.room;
+}
+
 /* ---- Start and stop ---- */
 
 void saga_http_guest(const struct saga_guest *g)
@@ -415,14 +421,15 @@ static struct MHD_Daemon *start_daemon(const struct saga_conf *conf, int fd)
     static const struct MHD_OptionItem none[] = {{MHD_OPTION_END, 0, NULL}};
     const struct MHD_OptionItem *tls = saga_tls_options();
     unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | (tls ? MHD_USE_TLS : 0);
-    return MHD_start_daemon(flags, 0, on_connection, NULL, on_request, NULL,
-                            MHD_OPTION_LISTEN_SOCKET, fd, MHD_OPTION_ARRAY, tls ? tls : none,
-                            MHD_OPTION_NOTIFY_CONNECTION, saga_conn_notify, NULL,
-                            MHD_OPTION_NOTIFY_COMPLETED, on_end, NULL, MHD_OPTION_URI_LOG_CALLBACK,
-                            on_target, NULL, MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL,
-                            MHD_OPTION_CONNECTION_LIMIT, (unsigned)saga_conn_init(conf),
-                            MHD_OPTION_CONNECTION_TIMEOUT, 0u, MHD_OPTION_STRICT_FOR_CLIENT, 1,
-                            MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)MEMORY, MHD_OPTION_END);
+
+    front.room = saga_conn_init(conf);
+    return MHD_start_daemon(
+        flags, 0, on_connection, NULL, on_request, NULL, MHD_OPTION_LISTEN_SOCKET, fd,
+        MHD_OPTION_ARRAY, tls ? tls : none, MHD_OPTION_NOTIFY_CONNECTION, saga_conn_notify, NULL,
+        MHD_OPTION_NOTIFY_COMPLETED, on_end, NULL, MHD_OPTION_URI_LOG_CALLBACK, on_target, NULL,
+        MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL, MHD_OPTION_CONNECTION_LIMIT,
+        (unsigned)front.room, MHD_OPTION_CONNECTION_TIMEOUT, 0u, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+        MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)MEMORY, MHD_OPTION_END);
 }
 
 int saga_http_start(const struct saga_conf *conf, const struct saga_service *service,

@@ -56,6 +56,7 @@ void saga_reply_header(struct saga_request *req, const char *name, const char *v
 void saga_later(struct saga_request *req);
 void saga_answered(struct saga_request *req); /* Takes req. */
 bool saga_http_stopping(void);
+int saga_http_room(void); /* connections that there may be at once */
 
 /* On the HTTP thread, of a request that is answered later: a worker runs handle with it, which
  * answers it or says saga_later() again. Takes req. -> false: too many wait there, it is answered 503 */

@@ -44,12 +44,14 @@ int saga_post_end_of(const char *topic, int32_t partition, int ms, int64_t *end,
 
 /* ---- For bus_post.c and its test: which offsets of reports are to be believed ---- */
 struct saga_reported { /* of a partition; {0} at first */
-    int64_t next;      /* above all that were believed */
-    bool inferring;    /* the last one was not, */
-    int64_t inferred;  /* and this would go on with it */
+    int64_t next;      /* above the last one that was real */
+    int64_t inferred;  /* the last one was not, and this would go on with it, */
+    int left;          /* for so many at most */
 };
 /* librdkafka reports success with offsets -1, 0, 1... or -1001 for a batch of which it only infers that
- * it was delivered (DESIGN.md 4.3). */
-bool saga_reported_believe(struct saga_reported *r, int64_t offset);
+ * it was delivered (DESIGN.md 4.3). Its others are still under_way when the first is reported. One that is
+ * below the last is not believed, either: Kafka has lost records, or the topic is a new one; what follows is
+ * judged by it. */
+bool saga_reported_believe(struct saga_reported *r, int64_t offset, int under_way);
 
 #endif

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "event.h"
 #include "json.h"
 
 enum { LIMIT = 50, LIMIT_MAX = 500, LOOKED_AT_MAX = 5000 };
@@ -153,7 +154,9 @@ static void show(struct saga_request *req)
     struct saga_err err = {0};
 
     saga_param_text(&p, id);
-    if (saga_pg_query(saga_http_pg(req), one, &p, &rows, &err) < 0)
+    if (!saga_name_ok(id, strlen(id)))
+        order_reply_unknown(req, id);
+    else if (saga_pg_query(saga_http_pg(req), one, &p, &rows, &err) < 0)
         saga_reply_error(req, &err);
     else if (is_moving(rows) && waits(req, id))
         ;
@@ -219,6 +222,8 @@ static void list(struct saga_request *req)
                            "status %.64s: expected CREATED, PAID, CANCELLING, CANCELLED, SHIPPED "
                            "or COMPLETED",
                            status);
+    else if (after && *after && !saga_name_ok(after, strlen(after)))
+        saga_reply_problem(req, 400, "Bad cursor", "after: it is not an order id");
     else if (saga_pg_query(saga_http_pg(req), page, &p, &rows, &err) < 0)
         saga_reply_error(req, &err);
     else

@@ -36,8 +36,9 @@ static const char sql_look[] =
     "  left join refusal r on r.request_id = w.request_id"
     "  left join lane_input i on i.lane = w.lane and i.topic = 'order.requests'"
     "  left join orders o on o.order_id = w.order_id"
-    " cross join lateral (select (w.place < 0 or i.next_offset > w.place)"
-    "                        and o.state not in ('CREATED', 'CANCELLING') as done) d"
+    " cross join lateral (select o.state not in ('CREATED', 'CANCELLING')"
+    "                        and (w.place < 0 or (i.next_offset > w.place and not exists"
+    "                             (select from parked p where p.key = w.order_id))) as done) d"
     " where d.done or r.request_id is not null or w.last = 1";
 /* clang-format on */
 
@@ -244,7 +245,7 @@ bool order_wait(struct order_wait *w)
     pthread_mutex_lock(&here.lock);
     if (!here.started)
         start();
-    bool room = here.n < WAITERS_MAX && !saga_http_stopping();
+    bool room = here.n < WAITERS_MAX && here.n < saga_http_room() / 2 && !saga_http_stopping();
     if (room) {
         snprintf(applied, sizeof applied, "wait=%d", w->seconds);
         saga_reply_header(w->req, "Preference-Applied", applied);

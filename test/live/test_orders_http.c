@@ -205,6 +205,10 @@ START_TEST(what_is_wrong_is_named)
     }
     EXPECT(400, 0, "", content("tok_ok"), "Idempotency-Key: a b", NULL);
     EXPECT(404, 0, "/x", NULL, NULL, NULL);
+    EXPECT(404, 0, "/%FF", NULL, NULL, NULL);
+    EXPECT(404, 0, "/%FF/ship", "{}", NULL, NULL);
+    EXPECT(400, 0, "?after=%FF", NULL, NULL, NULL);
+    MUST(strstr(member("detail"), "after"), "%s", member("detail"));
 }
 END_TEST
 
@@ -457,9 +461,11 @@ START_TEST(kafka_does_not_acknowledge)
     EXPECT(202, 0, "", content("tok_ok"), NULL, NULL); /* connected */
     kill(pid, SIGSTOP);
     long status = ask(0, "", content("tok_ok"), key_of("silent"), NULL);
-    kill(pid, SIGCONT);
-    MUST_BE(status, 504);
     MUST(strstr(member("detail"), "same Idempotency-Key"), "%s", member("detail"));
+    long unknown = ask(0, "/nobody/cancel", "{}", NULL, NULL); /* is it on its way? */
+    kill(pid, SIGCONT);
+    MUST_BE(unknown, 503);
+    MUST_BE(status, 504);
     do
         ask(0, "", content("tok_ok"), key_of("silent"), "Prefer: wait=20");
     while (until_accepted(&asked));

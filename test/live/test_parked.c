@@ -135,6 +135,29 @@ START_TEST(what_comes_later_waits_behind)
 }
 END_TEST
 
+/* What waits behind a parked input is not decided, though its lane has read on: nobody is told that it was. */
+START_TEST(who_asks_of_a_parked_order_is_told_that_it_waits)
+{
+    static const char *const wait[] = {"Prefer: wait=1", NULL};
+    json_t *answer;
+
+    world_place(w, "held", "load-2 1 150", "tok_ok");
+    AWAIT(PATIENCE, is("held", "PAID HELD COMPLETED"));
+    refuse("orders", "order_id = 'held' and state = 'SHIPPED'");
+    world_ask(w, "held", "{\"type\":\"ShipOrder\",\"order_id\":\"held\"}");
+    kafka_flush(5);
+    AWAIT(PATIENCE, same(parked(ORDER, "held"), "ShipOrder"));
+    MUST_BE(web_post(&answer, world_url(world_member(w, ORDER, 0), "/api/v1/orders/held/cancel"),
+                     wait, "{}"),
+            202);
+    json_decref(answer);
+    MUST(same(parked(ORDER, "held"), "ShipOrder CancelOrder"), "%s", parked(ORDER, "held"));
+    mended("orders");
+    redrive(world_member(w, ORDER, 0), "held");
+    AWAIT(PATIENCE, is("held", "SHIPPED SHIPPED COMPLETED"));
+}
+END_TEST
+
 /* Attack 36, of what is no record: of many deadlines that come at once the database refuses one. It alone
  * waits. */
 START_TEST(one_deadline_of_many_is_parked)
@@ -385,6 +408,7 @@ Suite *parked_suite(void)
 
     tcase_add_unchecked_fixture(t, setup, teardown);
     tcase_add_test(t, one_order_of_five_hundred_is_parked);
+    tcase_add_test(t, who_asks_of_a_parked_order_is_told_that_it_waits);
     tcase_add_test(t, one_answer_of_many_is_parked);
     tcase_add_test(t, parked_orders_survive_a_crash);
     tcase_add_test(t, it_all_balances);
