@@ -384,6 +384,7 @@ static bool connect_redis(struct saga_err *err)
     keeper.doubt |= keeper.joined; /* it may be another server, or have lost what it had */
     snprintf(keeper.address, sizeof keeper.address, "%s", saga_redis_address(keeper.redis));
     pthread_mutex_unlock(&keeper.lock);
+    atomic_store(&cache.connected_at, cache_now());
     keeper.beat_due = 0;
     return true;
 }
@@ -398,13 +399,16 @@ static void pass(void)
     bool beat = connected && (now >= keeper.beat_due || doubt);
 
     if (connected) {
+        int64_t tried = atomic_load(&cache.beat_tried_at);
         if (beat) {
             known = add_beat(doubt);
             atomic_store(&cache.beat_tried_at, now);
         }
-        if ((told = saga_redis_run(keeper.redis, KEEPER_MS, &err) == 0 &&
-                    saga_redis_all_well(keeper.redis, &err) == 0) &&
-            beat)
+        bool heard = saga_redis_run(keeper.redis, KEEPER_MS, &err) == 0;
+        if (heard && beat && saga_redis_error(saga_redis_last(keeper.redis)))
+            atomic_store(&cache.beat_tried_at, tried); /* it was none */
+        told = heard && saga_redis_all_well(keeper.redis, &err) == 0;
+        if (told && beat)
             hear_beat(saga_redis_last(keeper.redis), known, now);
         if (told) {
             cache_breaker_well(&keeper.breaker);

@@ -82,7 +82,8 @@ extern struct cache {
      * sent, is good until then (us). */
     _Atomic int64_t generation, beat_at, good_until;
     _Atomic int64_t beat_tried_at;
-    _Atomic bool filter_wanted; /* the generation has none */
+    _Atomic int64_t connected_at; /* the keeper, to where it is now */
+    _Atomic bool filter_wanted;   /* the generation has none */
 } cache;
 
 extern struct saga_redis_script cache_miss, cache_fill, cache_forget, cache_create, cache_beat,

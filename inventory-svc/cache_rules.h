@@ -25,7 +25,12 @@ int64_t cache_lifetime(int64_t ttl_ms, bool spread, uint32_t random);
  * 1 in 50, of two million 1 in 5; those cost a negative entry each, nothing else. Bit 0 says that it
  * has all SKUs that there are: in the same string, so that no server that has lost some of it can say
  * so. */
-enum { CACHE_FILTER_BYTES = 1 << 20, CACHE_FILTER_HASHES = 6, CACHE_FILTER_COMPLETE = 0 };
+enum {
+    CACHE_FILTER_BYTES = 1 << 20,
+    CACHE_FILTER_HASHES = 6,
+    CACHE_FILTER_COMPLETE = 0,
+    CACHE_FILTER_BUILDING = 1
+};
 void cache_filter_bits(const char *sku, uint32_t bit[CACHE_FILTER_HASHES]);
 void cache_filter_set(uint8_t *filter, uint32_t bit); /* as SETBIT numbers them */
 bool cache_filter_has(const uint8_t *filter, uint32_t bit);

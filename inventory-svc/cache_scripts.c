@@ -41,7 +41,10 @@ struct saga_redis_script cache_fill = {
     "local function forget(key, version, ms)\n"                                                      \
     "  local old = redis.call('GET', key)\n"                                                         \
     "  local v, of = (old or ''):match('^(%d+) (%S+)')\n"                                            \
-    "  if v and (of == 't' or of == g) and tonumber(v) >= tonumber(version) then return end\n"       \
+    "  if v and (of == 't' or of == g) and tonumber(v) >= tonumber(version) then\n"                  \
+    "    if of == 't' then redis.call('PEXPIRE', key, ms) end\n" /* who reads now may be slow */      \
+    "    return\n"                                                                                   \
+    "  end\n"                                                                                        \
     "  redis.call('SET', key, version .. ' t', 'PX', ms)\n"                                          \
     "end\n"
 
@@ -94,14 +97,20 @@ struct saga_redis_script cache_beat = {
     "end\n"
     "return {g, late, redis.call('GETBIT', KEYS[3], 0)}\n", ""};
 
-/* KEYS filter, builder, part; ARGV our number: what was built becomes part of the filter -> 1: and
- * makes it complete */
+/* KEYS filter, builder, part; ARGV the builder's token, bytes of a whole part: what was built becomes part of
+ * the filter -> 1: and makes it complete. 0: Redis had no room for the part, or has thrown the filter out
+ * meanwhile, with the bits of SKUs that were being made (bit 1 stands since the building began). */
 struct saga_redis_script cache_complete = {
-    "if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end\n"
-    "redis.call('BITOP', 'OR', KEYS[1], KEYS[1], KEYS[3])\n"
-    "redis.call('SETBIT', KEYS[1], 0, 1)\n"
-    "redis.call('UNLINK', KEYS[2], KEYS[3])\n"
-    "return 1\n", ""};
+    "local ours = redis.call('GET', KEYS[2]) == ARGV[1]\n"
+    "local whole = ours and redis.call('GETBIT', KEYS[1], 1) == 1\n"
+    "  and redis.call('STRLEN', KEYS[3]) == tonumber(ARGV[2])\n"
+    "if ours then redis.call('UNLINK', KEYS[2]) end\n"
+    "if whole then\n"
+    "  redis.call('BITOP', 'OR', KEYS[1], KEYS[1], KEYS[3])\n"
+    "  redis.call('SETBIT', KEYS[1], 0, 1)\n"
+    "end\n"
+    "redis.call('UNLINK', KEYS[3])\n"
+    "return whole and 1 or 0\n", ""};
 /* clang-format on */
 
 struct saga_redis_script *const cache_scripts[] = {

@@ -126,8 +126,8 @@ static int64_t read_skus(uint8_t *filter, struct saga_err *err)
     return rc < 0 ? rc : n;
 }
 
-/* One builder at a time. -> whether it is us */
-static bool begin_filter(struct saga_err *err)
+/* One builder at a time. From now on the bits of SKUs that are being made are kept. -> whether it is us */
+static bool begin_filter(const char *token, struct saga_err *err)
 {
     struct saga_redis_command c = {0};
     size_t n;
@@ -136,58 +136,79 @@ static bool begin_filter(struct saga_err *err)
         return false;
     saga_redis_word(&c, "SET");
     cache_key(&c, "builder", "");
-    saga_redis_number(&c, saga_presence());
+    saga_redis_word(&c, token);
     saga_redis_word(&c, "NX");
     saga_redis_word(&c, "PX");
     saga_redis_number(&c, BUILD_MS);
     saga_redis_add(watch.redis, &c);
+    bool ours = saga_redis_run(watch.redis, KEEPER_MS, err) == 0 &&
+                saga_redis_text(saga_redis_reply(watch.redis, 0), &n);
+    if (ours) {
+        saga_redis_word(&c, "SETBIT");
+        cache_key(&c, "filter", "");
+        saga_redis_number(&c, CACHE_FILTER_BUILDING);
+        saga_redis_number(&c, 1);
+        saga_redis_add(watch.redis, &c);
+        ours = saga_redis_run(watch.redis, KEEPER_MS, err) == 0; /* else it is missed at the end */
+    }
     saga_buf_free(&c.words);
-    return saga_redis_run(watch.redis, KEEPER_MS, err) == 0 &&
-           saga_redis_text(saga_redis_reply(watch.redis, 0), &n);
+    return ours;
 }
 
-/* complete: the filter is all of it; else we leave the building to the next one. */
-static bool end_filter(const uint8_t *filter, bool complete, struct saga_err *err)
+/* The filter is all of it. -> whether Redis has taken it */
+static bool complete_filter(const char *token, const uint8_t *filter, struct saga_err *err)
 {
     struct saga_redis_command c = {0};
-    int last = 0;
 
-    if (complete) {
-        saga_redis_word(&c, "SET");
-        cache_key(&c, "part", "");
-        saga_redis_bytes(&c, filter, CACHE_FILTER_BYTES);
-        saga_redis_word(&c, "PX");
-        saga_redis_number(&c, BUILD_MS);
-        saga_redis_add(watch.redis, &c);
-        saga_redis_script(&c, &cache_complete, 3);
-        cache_key(&c, "filter", "");
-        cache_key(&c, "builder", "");
-        cache_key(&c, "part", "");
-        saga_redis_number(&c, saga_presence());
-        last = 1;
-    } else {
-        saga_redis_word(&c, "DEL");
-        cache_key(&c, "builder", "");
-    }
+    saga_redis_word(&c, "SET");
+    cache_key(&c, "part:", token);
+    saga_redis_bytes(&c, filter, CACHE_FILTER_BYTES);
+    saga_redis_word(&c, "PX");
+    saga_redis_number(&c, BUILD_MS);
+    saga_redis_add(watch.redis, &c);
+    saga_redis_script(&c, &cache_complete, 3);
+    cache_key(&c, "filter", "");
+    cache_key(&c, "builder", "");
+    cache_key(&c, "part:", token);
+    saga_redis_word(&c, token);
+    saga_redis_number(&c, CACHE_FILTER_BYTES);
     saga_redis_add(watch.redis, &c);
     saga_buf_free(&c.words);
     return saga_redis_run(watch.redis, 5 * KEEPER_MS, err) == 0 &&
-           saga_redis_int(saga_redis_reply(watch.redis, last)) == 1;
+           saga_redis_int(saga_redis_reply(watch.redis, 1)) == 1;
+}
+
+/* We leave the building to the next one. */
+static void leave_filter(void)
+{
+    struct saga_redis_command c = {0};
+    struct saga_err ignored = {0};
+
+    saga_redis_word(&c, "DEL");
+    cache_key(&c, "builder", "");
+    saga_redis_add(watch.redis, &c);
+    saga_buf_free(&c.words);
+    saga_redis_run(watch.redis, KEEPER_MS, &ignored);
 }
 
 static void build_filter(void)
 {
+    static int64_t builds;
     struct saga_err err = {0};
+    char token[48];
     uint8_t *filter;
     int64_t n = -1;
 
-    if (!begin_filter(&err))
+    snprintf(token, sizeof token, "%lld.%lld", (long long)saga_presence(), (long long)++builds);
+    if (!begin_filter(token, &err))
         return;
     filter = saga_alloc(CACHE_FILTER_BYTES);
     memset(filter, 0, CACHE_FILTER_BYTES);
     if (pass_creators(&err) == 0)
         n = read_skus(filter, &err);
-    if (end_filter(filter, n >= 0, &err) && n >= 0)
+    if (n < 0 || !complete_filter(token, filter, &err))
+        leave_filter();
+    else
         saga_log_at(SAGA_INFO, "stock cache: filter built", "\"skus\":%lld", (long long)n);
     free(filter);
 }

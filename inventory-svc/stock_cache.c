@@ -74,10 +74,12 @@ static _Atomic int breaker_shown;
 
 /* ---- Whether Redis is asked, and believed ---- */
 
-/* Nothing is believed that comes over a connection which the keeper has not beaten after. */
+/* Nothing is believed that comes over a connection which the keeper has not beaten after; nor if it is older
+ * than the keeper's, which may be one to another server. */
 static bool believed(int64_t now)
 {
-    return now < atomic_load(&cache.good_until) && atomic_load(&cache.beat_at) >= front.made;
+    return now < atomic_load(&cache.good_until) && atomic_load(&cache.beat_at) >= front.made &&
+           atomic_load(&cache.connected_at) <= front.made;
 }
 
 static bool usable(int64_t now)
@@ -99,6 +101,14 @@ static void drop_line(int64_t now)
     cache_breaker_failed(&front.breaker, now);
     show_breaker();
     saga_redis_line_free(line); /* who waits hears it, and finds no line */
+}
+
+static void leave_line(void)
+{
+    struct saga_redis_line *line = front.line;
+
+    front.line = NULL;
+    saga_redis_line_free(line);
 }
 
 /* ---- Answers ---- */
@@ -462,6 +472,8 @@ static int turn(void)
     if (front.line && (since = saga_redis_line_since(front.line)) &&
         now - since > cache.timeout_ms * MS)
         drop_line(now);
+    if (front.line && front.made < atomic_load(&cache.connected_at))
+        leave_line();
     if (!front.line)
         make_line(now);
     saga_gauge(cache_metric.trusted, usable(now));

@@ -244,6 +244,37 @@ START_TEST(a_sku_that_is_made_is_there)
 }
 END_TEST
 
+/* How often Redis had no room for a SET. */
+static int refused_sets(void)
+{
+    return atoi(shell("redis-cli -p $SAGA_REDIS_PORT info commandstats |"
+                      " sed -n 's/^cmdstat_set:.*rejected_calls=\\([0-9]*\\).*/\\1/p'"));
+}
+
+/* The filter has been thrown out, and Redis has no room for another: without one all SKUs may be there. */
+START_TEST(no_room_for_a_filter)
+{
+    struct member *m = world_member(w, INVENTORY, 0);
+    struct fetch *f = fetch_new(m->port);
+
+    make_skus(m, "roomy", 50);
+    await_cache(m);
+    int before = refused_sets();
+    shell("redis-cli -p $SAGA_REDIS_PORT del %sstock:filter", w->prefix);
+    shell("redis-cli -p $SAGA_REDIS_PORT config set maxmemory"
+          " $(( $(redis-cli -p $SAGA_REDIS_PORT info memory | sed -n "
+          "'s/^used_memory:\\([0-9]*\\).*/\\1/p')"
+          " + 600000 ))");
+    AWAIT(PATIENCE, refused_sets() > before);
+    for (int i = 0; i < 50; i++)
+        MUST_BE(fetch_get(f, sku_path(text("roomy-%d", i)), NULL), 200);
+    MUST(!has_filter(), "it is whole");
+    shell("redis-cli -p $SAGA_REDIS_PORT config set maxmemory 0");
+    await_cache(m);
+    fetch_free(f);
+}
+END_TEST
+
 /* ---- Avalanche: what came together goes together ---- */
 
 enum { WINDOW_MS = 600, SAMPLES = 8000 };
@@ -372,6 +403,7 @@ Suite *cache_suite(void)
     tcase_add_test(all, breakdown_of_two_processes);
     tcase_add_test(all, penetration);
     tcase_add_test(all, a_sku_that_is_made_is_there);
+    tcase_add_test(all, no_room_for_a_filter);
     tcase_add_test(all, avalanche);
     tcase_add_test(all, a_slow_reader);
     suite_add_tcase(suite, all);
