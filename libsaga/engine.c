@@ -15,7 +15,7 @@
 #include "log.h"
 #include "outbox.h"
 
-enum { SECOND = 1000000, MS = 1000, MANY = 2000 /* records in a second */ };
+enum { SECOND = 1000000, MS = 1000, FEW = 400, MANY = 2000 /* records in a second */ };
 
 int64_t saga_now(void)
 {
@@ -408,6 +408,7 @@ static void choose_patience(struct saga_engine *e, int64_t now)
 
     e->collected = 0;
     e->counted_at = now;
+    e->paced = rate >= FEW;
     if ((rate >= MANY || rate <= MANY / 2) && saga_bus_patience(e->bus, rate >= MANY, &err) < 0)
         saga_log_text(SAGA_WARN, "reading many records at a time", err.text);
 }
@@ -435,6 +436,13 @@ static int once_a_second(struct saga_engine *e, int64_t now, struct saga_err *er
     return rc;
 }
 
+/* When the next batch may start: where much comes, what comes while two batches last makes one; where
+ * little comes nothing waits for more. */
+static int64_t next_start(const struct saga_engine *e)
+{
+    return e->paced ? e->started + 2 * e->lasted : e->started;
+}
+
 /* How long to wait before the next batch may start, and for what there is at most. */
 static int64_t pause_of(const struct saga_engine *e, int64_t now)
 {
@@ -446,10 +454,10 @@ static int64_t pause_of(const struct saga_engine *e, int64_t now)
         return e->retry_at - now;
     if (e->looked)
         return 0;
-    if (e->more || (input && now >= e->started + 2 * e->lasted)) /* more: no event announces it */
+    if (e->more || (input && now >= next_start(e))) /* more: no event announces it */
         return 0;
     if (input)
-        return e->started + 2 * e->lasted - now;
+        return next_start(e) - now;
     if (e->service->due && e->due_at < until)
         until = e->due_at;
     if (e->flush_at && e->flush_at < until)

@@ -121,6 +121,7 @@ struct saga_engine {
     bool more;               /* Kafka has records that were not collected because next is full */
     int first;               /* of the topics of events: collected first */
     int64_t started, lasted; /* the last batch: us, monotonic; us */
+    bool paced;              /* much comes: batches keep a distance */
     int64_t flush_at;        /* dirty lanes are stored, 0: none */
     int64_t second_at;       /* housekeeping once a second */
     int64_t rotate_at;
