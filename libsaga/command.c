@@ -482,6 +482,18 @@ static bool is_stopped_here(struct saga_request *req, int32_t lane)
     return false;
 }
 
+static void pass_over(void *unused, const struct saga_delivery *d, struct saga_id own)
+{
+    (void)unused, (void)d, (void)own;
+}
+
+/* -> rows that were not sent and are all there, 0: there is none, SAGA_FATAL: some are missing, SAGA_RETRY */
+static int count_unsent(struct saga_request *req, const struct restart *r, struct saga_err *err)
+{
+    return saga_outbox_read(saga_http_pg(req), r->look->lane, r->published, r->look->last_seq,
+                            own_topic, pass_over, NULL, err);
+}
+
 static void restart_lane(struct saga_request *req, struct restart *r)
 {
     struct saga_err err = {0};
@@ -501,6 +513,19 @@ static void restart_lane(struct saga_request *req, struct restart *r)
                            lane);
         return;
     }
+    int unsent = rc >= 0 && r->found == SAGA_FINE ? count_unsent(req, r, &err) : 0;
+    if (unsent > 0) {
+        saga_reply_problem(
+            req, 409, "Conflict",
+            "%d rows of lane %d are to be sent, and all are there: \"sagactl lane %s "
+            "%d republish\" sends them, this command would give them up",
+            unsent, lane, service->name, lane);
+        return;
+    }
+    if (unsent == SAGA_RETRY)
+        rc = unsent;
+    else if (unsent == SAGA_FATAL)
+        err.code = 0; /* some are missing, and given up */
     if (rc >= 0)
         rc = store_restart(req, r, &term, &last_seq, &err);
     if (rc == 0)

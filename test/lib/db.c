@@ -87,6 +87,15 @@ void db_run(struct db *db, const char *format, ...)
     va_end(args);
 }
 
+void db_drop(struct db *db, const char *name)
+{
+    db_run(db,
+           "select pg_terminate_backend(pid) from pg_stat_activity"
+           " where datname = '%s' and usename = current_user",
+           name);
+    db_run(db, "drop database if exists %s", name);
+}
+
 static const char *first(const PGresult *r)
 {
     return PQntuples(r) == 0 || PQgetisnull(r, 0, 0) ? NULL : text("%s", PQgetvalue(r, 0, 0));

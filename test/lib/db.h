@@ -11,6 +11,8 @@ struct db *db_new(const char *database); /* NULL: that of PGDATABASE. Connects o
 void db_free(struct db *db);
 
 void db_run(struct db *db, const char *format, ...) __attribute__((format(printf, 2, 3)));
+/* Ends its sessions and waits for a worker of autovacuum, which FORCE does not ("must be a member of the role"). */
+void db_drop(struct db *db, const char *name);
 /* The first column of the first row. No row, null: 0, NULL. A text lives as a text() does. */
 int64_t db_int(struct db *db, const char *format, ...) __attribute__((format(printf, 2, 3)));
 const char *db_text(struct db *db, const char *format, ...) __attribute__((format(printf, 2, 3)));

@@ -30,7 +30,7 @@ struct world *world_new_elsewhere(const char *name, int lanes, const char *const
     w->lanes = lanes;
     w->settings = own;
     shell("rm -rf build/live/%s && mkdir -p build/live/%s", w->name, w->name);
-    db_run(main, "drop database if exists %s with (force)", w->database);
+    db_drop(main, w->database);
     db_run(main, "create database %s", w->database);
     db_free(main);
     w->db = db_new(w->database);
@@ -54,7 +54,7 @@ void world_free(struct world *w)
         proc_free(w->member[i].proc);
     db_free(w->db);
     struct db *main = db_new(NULL);
-    db_run(main, "drop database if exists %s with (force)", w->database);
+    db_drop(main, w->database);
     db_free(main);
     if (w->topics)
         kafka_drop_topics(w->prefix);

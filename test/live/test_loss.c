@@ -295,7 +295,7 @@ static void copy_database(const char *from, const char *to)
 {
     struct db *main = db_new(NULL);
 
-    db_run(main, "drop database if exists %s with (force)", to);
+    db_drop(main, to);
     db_run(main, "create database %s template %s", to, from);
     db_free(main);
 }
