@@ -1,5 +1,6 @@
 /* See fetch.h. */
 #include "fetch.h"
+#include <errno.h>
 
 #include <arpa/inet.h>
 #include <stdbool.h>
@@ -64,6 +65,8 @@ static bool read_answer(struct fetch *f)
     f->body = NULL;
     while (!f->body || f->n < whole) {
         ssize_t n = read(f->fd, f->answer + f->n, sizeof f->answer - 1 - f->n);
+        if (n < 0 && errno == EINTR) /* a child has been stopped, or goes on */
+            continue;
         if (n <= 0)
             return false;
         f->n += (size_t)n;
