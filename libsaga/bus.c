@@ -44,6 +44,16 @@ static void on_log(const rd_kafka_t *rk, int level, const char *facility, const 
     saga_log_text(level <= 3 ? SAGA_WARN : SAGA_DEBUG, "kafka client", line);
 }
 
+bool saga_bus_is_loss(int code, const char *text)
+{
+    static const char in_state[] = " in state ";
+    const char *state = strstr(text, in_state);
+
+    if (state)
+        return strncmp(state + strlen(in_state), "UP", 2) == 0;
+    return code == RD_KAFKA_RESP_ERR__TRANSPORT || code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN;
+}
+
 static void on_error(rd_kafka_t *rk, int code, const char *text, void *opaque)
 {
     struct saga_bus *bus = opaque;
@@ -52,11 +62,11 @@ static void on_error(rd_kafka_t *rk, int code, const char *text, void *opaque)
         if (rk == bus->producer)
             bus->producer_dead = true;
     }
-    if (code == RD_KAFKA_RESP_ERR__TRANSPORT || code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) {
+    if ((code == RD_KAFKA_RESP_ERR__TRANSPORT || code == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) &&
+        rk == bus->consumer)
+        bus->joined_again = 0;
+    if (saga_bus_is_loss(code, text))
         bus->lost = true;
-        if (rk == bus->consumer)
-            bus->joined_again = 0;
-    }
     saga_log_text(SAGA_DEBUG, "kafka client", text);
 }
 

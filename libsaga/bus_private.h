@@ -83,4 +83,8 @@ void saga_bus_read_nothing(struct saga_bus *bus);       /* until it is told agai
 /* bus_send.c */
 rd_kafka_topic_t *saga_bus_topic(struct saga_bus *bus, const char *topic);
 
+/* Whether librdkafka's error says that a connection to a broker was lost: one that was up, for one that is
+ * tried again and again has been lost before. Its texts end with "(after 12ms in state UP)". */
+bool saga_bus_is_loss(int code, const char *text);
+
 #endif

@@ -222,6 +222,35 @@ START_TEST(attack_13_success_without_offset)
 }
 END_TEST
 
+/* A broker that stays away is no new loss each time that it is tried. */
+START_TEST(a_loss_is_one_of_a_connection)
+{
+    static const struct {
+        int code;
+        const char *text;
+        bool loss;
+    } errors[] = {
+        {RD_KAFKA_RESP_ERR__TRANSPORT, "k:9092/1: Disconnected (after 250ms in state UP)", true},
+        {RD_KAFKA_RESP_ERR__TIMED_OUT,
+         "k: 2 request(s) timed out: disconnect (after 9ms in state UP)", true},
+        {RD_KAFKA_RESP_ERR__TRANSPORT,
+         "k: Connect to k:9092 failed: Connection refused (after 0ms in state CONNECT)", false},
+        {RD_KAFKA_RESP_ERR__TRANSPORT,
+         "k: Disconnected (after 3ms in state APIVERSION_QUERY, 4 identical error(s) suppressed)",
+         false},
+        {RD_KAFKA_RESP_ERR__TRANSPORT, "something new", true},
+        {RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN, "1/1 brokers are down", true},
+        {RD_KAFKA_RESP_ERR__TIMED_OUT, "something else", false},
+        {RD_KAFKA_RESP_ERR__RESOLVE, "k: Failed to resolve 'k:9092' (after 3ms in state CONNECT)",
+         false},
+    };
+
+    for (size_t i = 0; i < sizeof errors / sizeof *errors; i++)
+        ck_assert_msg(saga_bus_is_loss(errors[i].code, errors[i].text) == errors[i].loss, "%s",
+                      errors[i].text);
+}
+END_TEST
+
 /* A record that Kafka does not take ends its producer (a gap would follow). Its own report says why, and
  * those that go with it blame nobody. */
 START_TEST(a_refused_record_is_told_from_those_that_fail_with_it)
@@ -310,6 +339,7 @@ Suite *bus_suite(void)
     tcase_add_test(sending, attack_12_partitions_apart);
     tcase_add_test(sending, attack_12_after_idleness);
     tcase_add_test(sending, attack_13_success_without_offset);
+    tcase_add_test(sending, a_loss_is_one_of_a_connection);
     tcase_add_test(sending, a_refused_record_is_told_from_those_that_fail_with_it);
     suite_add_tcase(suite, sending);
     tcase_set_timeout(reading, 60);
