@@ -420,12 +420,13 @@ static int compare_terms(struct saga_engine *e, struct saga_err *err)
 }
 
 /* Kafka may have lost its tail, and others may write over it at once. Requests have no chain: nothing is
- * read before the record before them has been looked at, for after that it is another one. */
+ * read before the record before them has been looked at, for after that it is another one. What was seen
+ * before the connection was lost says nothing. */
 void saga_loss_connection(struct saga_engine *e)
 {
     e->look_at = 0;
     for (int32_t i = 0; i < e->lanes && e->service->requests; i++)
-        if (e->lane[i].state == SAGA_LANE_RUNNING)
+        if (e->lane[i].state == SAGA_LANE_RUNNING || e->lane[i].state == SAGA_LANE_LOOKING)
             saga_engine_want(e, &e->lane[i], true);
 }
 
