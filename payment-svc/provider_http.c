@@ -351,8 +351,8 @@ static void set_options(struct flight *f, const char *url, int64_t at)
     curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT_MS, (long)(payment_http.connect_timeout / MS));
     curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, (long)((f->until - at + MS - 1) / MS));
     curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(curl, CURLOPT_QUICK_EXIT,
-                     1L); /* a name that is not found keeps none waiting */
+    /* A name that is looked for in vain keeps no other call waiting (curl #4852). */
+    curl_easy_setopt(curl, CURLOPT_QUICK_EXIT, 1L);
     /* Where a redirect leads is not where our token may go. */
     curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 0L);
     curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");
