@@ -19,11 +19,13 @@ struct stock_change {
     struct stock_change *next, **link; /* link: what points to this one, NULL: not in the list */
     int64_t began, told;               /* us; told 0: not yet */
     bool done, untold;                 /* committed, or nobody knows; there was no room for it */
+    bool values;                       /* of what is done: it is committed, and at[] has the rows */
+    int64_t generation;                /* of the values */
     enum waiting { NOBODY, WAITS, TOLD, NOT_TOLD } waiting;
     const char *creating; /* instead: a SKU that is about to be made */
     int n;
     struct written {
-        int64_t version;
+        struct stock stock; /* without its key; only the version counts where there are no values */
         char sku[65];
     } at[];
 };
@@ -42,7 +44,9 @@ static struct {
     struct saga_redis *redis;
     struct cache_breaker breaker;
     struct saga_redis_command command;
-    bool joined; /* has had a beat */
+    struct saga_buf json;
+    int64_t read_at; /* us: when it last heard that there was a value where it told something; 0 */
+    bool joined;     /* has had a beat */
     int64_t beat_due;
 } keeper = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -96,7 +100,7 @@ struct stock_change *stock_cache_storing(const char *const *skus, const int64_t 
         return NULL;
     change = new_change(n);
     for (int i = 0; i < n; i++) {
-        change->at[i].version = versions[i];
+        change->at[i].stock.version = versions[i];
         snprintf(change->at[i].sku, sizeof change->at[i].sku, "%s", skus[i]);
     }
     list(change);
@@ -148,16 +152,19 @@ void stock_cache_batch_storing(const void *const *rows, int n)
     if (!cache.on || n == 0)
         return;
     of_batch = new_change(n);
+    of_batch->generation = atomic_load(&cache.generation);
     for (int i = 0; i < n; i++) {
         const struct stock *stock = rows[i];
-        of_batch->at[i].version = stock->version;
+        of_batch->at[i].stock = *stock;
         snprintf(of_batch->at[i].sku, sizeof of_batch->at[i].sku, "%s", stock->row.key);
     }
     list(of_batch);
 }
 
-void stock_cache_batch_stored(void)
+void stock_cache_batch_stored(bool committed)
 {
+    if (of_batch)
+        of_batch->values = committed;
     stock_cache_stored(of_batch, false);
     of_batch = NULL;
 }
@@ -232,7 +239,17 @@ static void add_creating(const char *sku)
     saga_redis_add(keeper.redis, c);
 }
 
-static void add_chunk(const struct written *at, int n)
+static void add_value(const struct written *w)
+{
+    struct stock stock = w->stock;
+
+    stock.row.key = w->sku;
+    keeper.json.n = 0;
+    inventory_json(&stock, &keeper.json);
+    saga_redis_bytes(&keeper.command, keeper.json.at, keeper.json.n);
+}
+
+static void add_chunk(const struct written *at, int n, bool values, int64_t generation)
 {
     struct saga_redis_command *c = &keeper.command;
 
@@ -246,18 +263,31 @@ static void add_chunk(const struct written *at, int n)
         for (int i = 0; i < n; i++)
             cache_key(c, "v:", at[i].sku);
         saga_redis_number(c, TOMBSTONE_MS);
-        for (int i = 0; i < n; i++)
-            saga_redis_number(c, at[i].version);
+        saga_redis_number(c, generation);
+        for (int i = 0; i < n; i++) {
+            saga_redis_number(c, at[i].stock.version);
+            if (values)
+                add_value(&at[i]);
+            else
+                saga_redis_word(c, "");
+        }
     }
     saga_redis_add(keeper.redis, c);
 }
 
-static void add_change(const struct stock_change *change)
+/* Whether somebody reads what changes. */
+static bool is_read(int64_t now)
+{
+    return keeper.read_at && now - keeper.read_at < TOMBSTONE_MS * MS;
+}
+
+static void add_change(const struct stock_change *change, int64_t now)
 {
     if (change->creating)
         add_creating(change->creating);
     for (int i = 0; i < change->n; i += CHUNK)
-        add_chunk(change->at + i, change->n - i < CHUNK ? change->n - i : CHUNK);
+        add_chunk(change->at + i, change->n - i < CHUNK ? change->n - i : CHUNK,
+                  change->done && change->values && is_read(now), change->generation);
     saga_count(cache_metric.told, change->n);
 }
 
@@ -271,9 +301,9 @@ static struct stock_change *collect(int64_t now, bool connected, bool *doubt)
         next = c->next;
         if (!is_due(c, now))
             continue;
-        if (connected)
-            add_change(c);
         c->told = now;
+        if (connected && (!c->done || c->creating)) /* its owner may be gone in a moment */
+            add_change(c, now);
         if (!c->done)
             continue;
         take_out(c);
@@ -284,6 +314,9 @@ static struct stock_change *collect(int64_t now, bool connected, bool *doubt)
     keeper.doubt = false;
     saga_gauge(cache_metric.queue, keeper.queued);
     pthread_mutex_unlock(&keeper.lock);
+    for (const struct stock_change *c = taken; c && connected; c = c->next)
+        if (!c->creating)
+            add_change(c, now);
     return taken;
 }
 
@@ -389,6 +422,13 @@ static bool connect_redis(struct saga_err *err)
     return true;
 }
 
+static void hear_told(int64_t now)
+{
+    for (int i = 0; i < saga_redis_answers(keeper.redis); i++)
+        if (saga_redis_int(saga_redis_reply(keeper.redis, i)) > 0)
+            keeper.read_at = now;
+}
+
 /* Tells what there is, and beats if it is time. A beat that follows all that was done before it. */
 static void pass(void)
 {
@@ -411,6 +451,7 @@ static void pass(void)
         if (told && beat)
             hear_beat(saga_redis_last(keeper.redis), known, now);
         if (told) {
+            hear_told(now);
             cache_breaker_well(&keeper.breaker);
             saga_gauge(cache_metric.breaker, CACHE_CLOSED);
         } else {

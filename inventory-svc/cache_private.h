@@ -4,9 +4,11 @@
  * What bounds how old an answer may be: 1 s, of which 0.8 are used up here.
  *
  * A change is told before its COMMIT is sent (an open one) and again when that is done; the keeper, a
- * thread of its own, sends tombstones for it: "no version below this one". An open one that takes
- * longer than OPEN_MS is told as it is: a version that is not committed yet keeps old ones out as
- * well. Nobody waits for the keeper, and nothing depends on it having done so, because each process
+ * thread of its own, sends tombstones for it: "no version below this one". Where a value stands that is
+ * read, and a batch has it in memory, the new one takes its place: else each change of a hot SKU would
+ * cost a read of the database. It is as good as what a reader fills in: committed, of the generation in
+ * which the batch read it, and newer than what stood there. An open change that takes longer than OPEN_MS
+ * is told as a tombstone: a version that is not committed yet keeps old ones out as well. Nobody waits for the keeper, and nothing depends on it having done so, because each process
  * that may write holds a lease in Redis (`writers`), which its keeper renews (a beat) only in the same
  * breath as it tells all that was committed. A lease that has run out means: something may be committed
  * that was not told. From then on nobody believes the cache, until either the process is back (its next

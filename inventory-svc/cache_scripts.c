@@ -35,29 +35,43 @@ struct saga_redis_script cache_fill = {
     "redis.call('SET', KEYS[1], ARGV[3] .. ' ' .. ARGV[2] .. ' ' .. ARGV[4], 'PX', ARGV[5])\n"
     "return 1\n", ""};
 
-/* Function forget(key, version): a tombstone, unless what is there is as new. */
+/* Function forget(key, version, ms, generation, value): what is there is old, unless it is as new as
+ * version. A value that is read makes room for the new one, if that is known, and of this generation; what
+ * remains of its life has to be that of a tombstone at least, which takes its place else.
+ * -> 1: it was a value */
 #define FORGET                                                                                       \
     "local g = redis.call('GET', KEYS[1]) or ''\n"                                                   \
-    "local function forget(key, version, ms)\n"                                                      \
+    "local function forget(key, version, ms, of_g, value)\n"                                         \
     "  local old = redis.call('GET', key)\n"                                                         \
     "  local v, of = (old or ''):match('^(%d+) (%S+)')\n"                                            \
     "  if v and (of == 't' or of == g) and tonumber(v) >= tonumber(version) then\n"                  \
     "    if of == 't' then redis.call('PEXPIRE', key, ms) end\n" /* who reads now may be slow */      \
-    "    return\n"                                                                                   \
+    "    return 0\n"                                                                                 \
     "  end\n"                                                                                        \
-    "  redis.call('SET', key, version .. ' t', 'PX', ms)\n"                                          \
+    "  local left = v and of == g and redis.call('PTTL', key) or 0\n"                                \
+    "  if value ~= '' and of_g == g and left > tonumber(ms) then\n"                                  \
+    "    redis.call('SET', key, version .. ' ' .. g .. ' ' .. value, 'PX', left)\n"                  \
+    "  else\n"                                                                                       \
+    "    redis.call('SET', key, version .. ' t', 'PX', ms)\n"                                        \
+    "  end\n"                                                                                        \
+    "  return left > 0 and 1 or 0\n"                                                                 \
     "end\n"
 
-/* KEYS generation, values...; ARGV ms, versions... */
+/* KEYS generation, values...; ARGV ms, generation of the values' rows, for each a version and the value's
+ * rest or "" -> how many were values */
 struct saga_redis_script cache_forget = {
     FORGET
-    "for i = 2, #KEYS do forget(KEYS[i], ARGV[i], ARGV[1]) end\n", ""};
+    "local n = 0\n"
+    "for i = 2, #KEYS do\n"
+    "  n = n + forget(KEYS[i], ARGV[i * 2 - 1], ARGV[1], ARGV[2], ARGV[i * 2])\n"
+    "end\n"
+    "return n\n", ""};
 
 /* KEYS generation, value, filter; ARGV ms, bits... : a SKU is made, with version 1 */
 struct saga_redis_script cache_create = {
     FORGET
     "for i = 2, #ARGV do redis.call('SETBIT', KEYS[3], ARGV[i], 1) end\n"
-    "forget(KEYS[2], '1', ARGV[1])\n", ""};
+    "forget(KEYS[2], '1', ARGV[1], '', '')\n", ""};
 
 /* KEYS generation, writers, filter, builder, left: (of those that have ended well); ARGV our number, ms of a lease, what we know ("first": the
  * first beat; "doubt": something may be untold; "same"), how many ms ago it was known who may write (-1: not

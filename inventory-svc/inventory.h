@@ -3,6 +3,7 @@
 #define INVENTORY_H
 
 #include "events.h"
+#include "mem.h"
 #include "saga.h"
 
 enum state { NONE, HELD, FAILED, RELEASED, SHIPPED };
@@ -45,5 +46,6 @@ extern const char *const movement_kinds[]; /* enum kind */
 /* inventory_http.c */
 struct saga_route;
 extern const struct saga_route *const inventory_routes;
+void inventory_json(const struct stock *stock, struct saga_buf *out); /* as GET answers it */
 
 #endif

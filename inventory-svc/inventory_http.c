@@ -77,20 +77,44 @@ static const char record[] = /* nothing happens if another has just used the key
     " on conflict (idempotency_key) where idempotency_key is not null do nothing";
 /* clang-format on */
 
-static void put_number(json_t *object, const char *name, int64_t v)
+void inventory_json(const struct stock *stock, struct saga_buf *out)
 {
-    json_object_set_new(object, name, json_integer(v));
+    saga_buf_str(out, "{\"sku\":");
+    saga_json_put_text(out, stock->row.key);
+    saga_buf_str(out, ",\"available\":");
+    saga_buf_int(out, stock->available);
+    saga_buf_str(out, ",\"reserved\":");
+    saga_buf_int(out, stock->reserved);
+    saga_buf_str(out, ",\"shipped\":");
+    saga_buf_int(out, stock->shipped);
+    saga_buf_str(out, ",\"received\":");
+    saga_buf_int(out, stock->received);
+    saga_buf_str(out, ",\"version\":");
+    saga_buf_int(out, stock->version);
+    saga_buf_str(out, "}\n");
+}
+
+static void write_row(const struct saga_rows *rows, int i, struct saga_buf *out)
+{
+    const struct stock stock = {
+        .row.key = saga_rows_text(rows, i, SKU),
+        .available = saga_rows_int(rows, i, AVAILABLE),
+        .reserved = saga_rows_int(rows, i, RESERVED),
+        .shipped = saga_rows_int(rows, i, SHIPPED_PIECES),
+        .received = saga_rows_int(rows, i, RECEIVED),
+        .version = saga_rows_int(rows, i, VERSION),
+    };
+
+    inventory_json(&stock, out);
 }
 
 static json_t *stock_of(const struct saga_rows *rows, int i)
 {
-    json_t *stock = json_pack("{s:s}", "sku", saga_rows_text(rows, i, SKU));
+    struct saga_buf text = {0};
 
-    put_number(stock, "available", saga_rows_int(rows, i, AVAILABLE));
-    put_number(stock, "reserved", saga_rows_int(rows, i, RESERVED));
-    put_number(stock, "shipped", saga_rows_int(rows, i, SHIPPED_PIECES));
-    put_number(stock, "received", saga_rows_int(rows, i, RECEIVED));
-    put_number(stock, "version", saga_rows_int(rows, i, VERSION));
+    write_row(rows, i, &text);
+    json_t *stock = json_loadb(text.at, text.n, 0, NULL);
+    saga_buf_free(&text);
     return stock;
 }
 
@@ -148,15 +172,12 @@ static int read_one(struct saga_request *req, const char *sku, struct stock_answ
     if (rc < 0) {
         saga_reply_error(req, &err);
     } else if (saga_rows_n(rows)) {
-        json_t *stock = stock_of(rows, 0);
-        char *text = json_dumps(stock, JSON_COMPACT);
-        size_t n = strlen(text);
-        text[n] = '\n'; /* instead of NUL, which the arena adds */
+        struct saga_buf text = {0};
+        write_row(rows, 0, &text);
         to->version = saga_rows_int(rows, 0, VERSION);
-        to->n = n + 1;
-        to->body = saga_arena_text(saga_http_arena(req), text, to->n);
-        free(text);
-        json_decref(stock);
+        to->n = text.n;
+        to->body = saga_arena_text(saga_http_arena(req), text.at, text.n);
+        saga_buf_free(&text);
     }
     saga_rows_free(rows);
     saga_params_free(&p);

@@ -46,6 +46,6 @@ int stock_cache_creating(const char *sku, struct saga_err *err);
 
 /* The hooks of struct saga_service, of the engine's thread. */
 void stock_cache_batch_storing(const void *const *rows, int n);
-void stock_cache_batch_stored(void);
+void stock_cache_batch_stored(bool committed);
 
 #endif

@@ -236,6 +236,11 @@ const struct redisReply *saga_redis_reply(const struct saga_redis *r, int i)
     return r->reply[i];
 }
 
+int saga_redis_answers(const struct saga_redis *r)
+{
+    return r->answered;
+}
+
 const struct redisReply *saga_redis_last(const struct saga_redis *r)
 {
     return saga_redis_reply(r, r->answered - 1);

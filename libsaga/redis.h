@@ -64,6 +64,7 @@ void saga_redis_add(struct saga_redis *r,
  * the server had forgotten is an error here: connect again. */
 int saga_redis_run(struct saga_redis *r, int ms, struct saga_err *err);
 const struct redisReply *saga_redis_reply(const struct saga_redis *r, int i); /* until next add */
+int saga_redis_answers(const struct saga_redis *r);                           /* of the last run */
 const struct redisReply *saga_redis_last(const struct saga_redis *r);
 /* -> 0, or SAGA_RETRY: one of the answers is an error; it is not connected then */
 int saga_redis_all_well(struct saga_redis *r, struct saga_err *err);

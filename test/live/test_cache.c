@@ -244,6 +244,37 @@ START_TEST(a_sku_that_is_made_is_there)
 }
 END_TEST
 
+/* A batch that changes what is read stores the new value: few have to ask the database for it, as when
+ * the cache is not believed for a moment. */
+START_TEST(a_sku_that_is_read_stays)
+{
+    enum { CHANGES = 20 };
+    struct member *m = world_member(w, INVENTORY, 0);
+    struct fetch *f = fetch_new(m->port);
+    int64_t version, asked, hits;
+
+    make_skus(m, "hot", 1);
+    await_cache(m);
+    asked = cache_reads(m);
+    hits = metric(m, "hits_total");
+    for (int i = 1; i <= CHANGES; i++) {
+        world_place(w, text("hot-%d", i), "hot-0 1 100", "tok_ok");
+        kafka_flush(10);
+        AWAIT(PATIENCE, fetch_get(f, sku_path("hot-0"), &version) == 200 && version == i + 1);
+        const char *is = fetch_body(f),
+                   *expected = text("{\"sku\":\"hot-0\",\"available\":%d,\"reserved\":%d,"
+                                    "\"shipped\":0,\"received\":100,\"version\":%d}\n",
+                                    100 - i, i, i + 1);
+        MUST(same(is, expected), "%s: %s", expected, is);
+    }
+    MUST(cache_reads(m) - asked < CHANGES / 2, "the database was asked %" PRId64 " times",
+         cache_reads(m) - asked);
+    MUST(metric(m, "hits_total") - hits >= CHANGES / 2, "%" PRId64 " hits",
+         metric(m, "hits_total") - hits);
+    fetch_free(f);
+}
+END_TEST
+
 /* How often Redis had no room for a SET. */
 static int refused_sets(void)
 {
@@ -403,6 +434,7 @@ Suite *cache_suite(void)
     tcase_add_test(all, breakdown_of_two_processes);
     tcase_add_test(all, penetration);
     tcase_add_test(all, a_sku_that_is_made_is_there);
+    tcase_add_test(all, a_sku_that_is_read_stays);
     tcase_add_test(all, no_room_for_a_filter);
     tcase_add_test(all, avalanche);
     tcase_add_test(all, a_slow_reader);
