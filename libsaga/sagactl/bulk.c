@@ -11,7 +11,7 @@
 #include "entry.h"
 #include "kafka.h"
 
-enum { TELL_MS = 1000 };
+enum { TELL_MS = 1000, DIGITS = 18 /* of any number of ours, and none of them overflows */ };
 
 void ctl_bulk_begin(struct ctl_bulk *b)
 {
@@ -28,7 +28,7 @@ void ctl_bulk_begin(struct ctl_bulk *b)
 static int64_t index_of(const struct ctl_bulk *b, const struct saga_record *r)
 {
     size_t n = strlen(b->base);
-    if (r->key_n <= n + 1 || r->key_n > n + 20 || memcmp(r->key, b->base, n) != 0 ||
+    if (r->key_n <= n + 1 || r->key_n > n + 1 + DIGITS || memcmp(r->key, b->base, n) != 0 ||
         r->key[n] != '-')
         return 0;
     int64_t v = 0;
@@ -119,7 +119,7 @@ int ctl_bulk_end(struct ctl_bulk *b, int64_t wait_s)
 {
     char place[128];
     int64_t began = b->began_ms ? b->began_ms : ctl_now_ms();
-    ctl_flush(place);
+    ctl_flush(b->base, place);
     double sent = (double)(ctl_now_ms() - began) / 1000;
     if (wait_s)
         await(b, wait_s);

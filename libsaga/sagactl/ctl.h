@@ -19,6 +19,7 @@ enum {
 
 struct ctl_list { /* an option that may be repeated */
     const char *at[100];
+    int turn[100]; /* when it came, among those of all lists */
     int n;
 };
 
@@ -56,6 +57,9 @@ extern bool ctl_json; /* --json */
 
 _Noreturn void ctl_die(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void ctl_print_json(const json_t *value); /* one line */
+/* For a terminal: control characters, which may be anybody's, become \xNN. Valid until sixteen more were
+ * asked for. */
+const char *ctl_plain(const char *text);
 /* The SGR sequence of a service's colour, or "" where stdout is no terminal; NULL: back to plain.
  */
 const char *ctl_colour(const char *service);

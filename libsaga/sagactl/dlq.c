@@ -26,7 +26,8 @@ static void print(const struct ctl_entry *e)
     }
     snprintf(place, sizeof place, "%s/%d/%" PRId64, e->topic, e->partition, e->offset);
     printf("%-22s %s  %-13s  %-12s  %-20s  %s", place, ctl_clock(e->time_ms, clock),
-           letter(e, "service"), e->type, *e->key ? e->key : "-", letter(e, "detail"));
+           ctl_plain(letter(e, "service")), ctl_plain(e->type), *e->key ? ctl_plain(e->key) : "-",
+           ctl_plain(letter(e, "detail")));
     if (e->copies > 1)
         printf("  (written %d times)", e->copies);
     putchar('\n');
@@ -127,7 +128,8 @@ static void print_bytes(const char *p, size_t n)
     json_t *utf8 = json_stringn(p, n);
     for (size_t i = 0; i < n; i++) {
         unsigned char c = (unsigned char)p[i];
-        if ((c >= ' ' && c != 127 && (c < 128 || utf8)) || c == '\n' || c == '\t')
+        bool c1 = c == 0xC2 && i + 1 < n && (unsigned char)p[i + 1] < 0xA0; /* a control, too */
+        if ((c >= ' ' && c != 127 && (c < 128 || (utf8 && !c1))) || c == '\n' || c == '\t')
             putchar(c);
         else
             printf("\\x%02x", c);
@@ -155,7 +157,7 @@ static void print_value(const struct saga_record *r)
 static void print_record(const struct saga_record *r)
 {
     for (int i = 0; i < r->headers_n; i++) {
-        printf("%s: ", r->headers[i].name);
+        printf("%s: ", ctl_plain(r->headers[i].name));
         print_bytes(r->headers[i].value ? r->headers[i].value : "(null)",
                     r->headers[i].value ? r->headers[i].n : 6);
     }
@@ -215,9 +217,10 @@ static int show(int n, char **args)
 
 static const char *value_file;
 
+/* The last one: any before it came with the record. */
 static const char *header(const struct saga_record *r, const char *name)
 {
-    for (int i = 0; i < r->headers_n; i++)
+    for (int i = r->headers_n - 1; i >= 0; i--)
         if (r->headers[i].value && strcmp(r->headers[i].name, name) == 0)
             return strndup(r->headers[i].value, r->headers[i].n); /* the program ends soon */
     return NULL;

@@ -258,7 +258,8 @@ static void print_lines(const json_t *lines)
     json_array_foreach(lines, i, line)
     {
         printf("%s%" JSON_INTEGER_FORMAT " %s", sep,
-               json_integer_value(json_object_get(line, "quantity")), text_of(line, "sku", "?"));
+               json_integer_value(json_object_get(line, "quantity")),
+               ctl_plain(text_of(line, "sku", "?")));
         sep = " + ";
     }
 }
@@ -272,13 +273,13 @@ static void print_data(const json_t *data)
     print_lines(json_object_get(data, "lines"));
     if (amount)
         printf(" %" JSON_INTEGER_FORMAT " %s", json_integer_value(amount),
-               text_of(data, "currency", ""));
+               ctl_plain(text_of(data, "currency", "")));
     for (size_t i = 0; i < sizeof told / sizeof *told; i++)
         if (*text_of(data, told[i], ""))
-            printf(" %s=%s", told[i], text_of(data, told[i], ""));
+            printf(" %s=%s", told[i], ctl_plain(text_of(data, told[i], "")));
     const char *mode = text_of(json_object_get(data, "payment"), "mode", "now");
     if (strcmp(mode, "now") != 0)
-        printf(" pay %s", mode);
+        printf(" pay %s", ctl_plain(mode));
 }
 
 static void print_what(const struct ctl_entry *e)
@@ -300,8 +301,8 @@ void ctl_entry_print(const struct ctl_entry *e)
     }
     snprintf(place, sizeof place, "%d@%" PRId64, e->partition, e->offset);
     printf("%s  %s%-13s  %-21s%s  %-24s  %-16s %8s ", ctl_clock(e->time_ms, clock),
-           ctl_colour(e->service), e->service, e->type, ctl_colour(NULL), *e->key ? e->key : "-",
-           e->topic, place);
+           ctl_colour(e->service), e->service, ctl_plain(e->type), ctl_colour(NULL),
+           *e->key ? ctl_plain(e->key) : "-", e->topic, place);
     print_what(e);
     putchar('\n');
 }
@@ -329,8 +330,8 @@ void ctl_timeline_print(const struct ctl_entry *e, int i)
         snprintf(delta, sizeof delta, "+%" PRId64 " ms", e[i].time_ms - e[i - 1].time_ms);
     snprintf(place, sizeof place, "%d@%" PRId64, e[i].partition, e[i].offset);
     printf("  %s %10s  %s%-13s  %-21s%s %8s  %s%-21s", ctl_clock(e[i].time_ms, clock), delta,
-           ctl_colour(e[i].service), e[i].service, e[i].type, ctl_colour(NULL), place,
-           *cause ? "<- " : "   ", cause);
+           ctl_colour(e[i].service), e[i].service, ctl_plain(e[i].type), ctl_colour(NULL), place,
+           *cause ? "<- " : "   ", ctl_plain(cause));
     print_what(&e[i]);
     putchar('\n');
 }

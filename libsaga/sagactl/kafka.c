@@ -8,8 +8,9 @@
 #include <stdlib.h>
 
 #include "ctl.h"
+#include "post.h"
 
-enum { ANSWER_MS = 5000, SEND_MS = 10000, TOPICS = 8 };
+enum { ANSWER_MS = 5000, SEND_MS = 10000, DONE = -1 };
 
 const char *const ctl_all_topics[] = {
     "order.requests", "order.events",  "inventory.events", "payment.events",
@@ -77,12 +78,34 @@ static rd_kafka_resp_err_t why_failed;
 static int32_t last_partition;
 static int64_t last_offset;
 
+static bool believe(rd_kafka_t *rk, const rd_kafka_message_t *m)
+{
+    static struct reported {
+        struct saga_reported is;
+        char topic[256];
+        int32_t partition;
+        struct reported *next;
+    } * all;
+    struct reported *r = all;
+    while (r &&
+           (r->partition != m->partition || strcmp(r->topic, rd_kafka_topic_name(m->rkt)) != 0))
+        r = r->next;
+    if (!r) {
+        r = saga_alloc(sizeof *r);
+        *r = (struct reported){.partition = m->partition, .next = all};
+        snprintf(r->topic, sizeof r->topic, "%s", rd_kafka_topic_name(m->rkt));
+        all = r;
+    }
+    return saga_reported_believe(&r->is, m->offset, rd_kafka_outq_len(rk));
+}
+
+/* A report of success may be one that was only inferred (post.h). */
 static void on_delivery(rd_kafka_t *rk, const rd_kafka_message_t *m, void *opaque)
 {
-    (void)rk, (void)opaque;
-    if (m->err) {
+    (void)opaque;
+    if (m->err || !believe(rk, m)) {
         failed_sends++;
-        why_failed = m->err;
+        why_failed = m->err ? m->err : RD_KAFKA_RESP_ERR__TIMED_OUT;
     } else {
         last_partition = m->partition;
         last_offset = m->offset;
@@ -123,7 +146,8 @@ static rd_kafka_t *reader(void)
     if (!rk) {
         rk = ctl_kafka(RD_KAFKA_CONSUMER, "group.id", "sagactl", "enable.auto.commit", "false",
                        "enable.auto.offset.store", "false", "auto.offset.reset", "earliest",
-                       "fetch.wait.max.ms", "100", "fetch.error.backoff.ms", "50", NULL);
+                       "enable.partition.eof", "true", "fetch.wait.max.ms", "100",
+                       "fetch.error.backoff.ms", "50", NULL);
         rd_kafka_poll_set_consumer(rk);
     }
     return rk;
@@ -199,16 +223,16 @@ void ctl_send(const char *key, const char *value, size_t n)
 
 /* After a failure it is not known whether the request is in Kafka: the same order id makes a repeat
  * harmless, and the user must know to keep it. */
-void ctl_flush(char place[128])
+void ctl_flush(const char *id, char place[128])
 {
     rd_kafka_resp_err_t e = rd_kafka_flush(producer(), SEND_MS + 1000);
     if (e || failed_sends)
         ctl_die(
             CTL_AWAY,
             "%s: Kafka at %s did not acknowledge %d requests: the outcome is unknown, repeat them "
-            "with the same order id",
+            "with the same order id%s%s",
             rd_kafka_err2str(e ? e : why_failed), ctl_brokers(),
-            e ? rd_kafka_outq_len(producer()) : failed_sends);
+            e ? rd_kafka_outq_len(producer()) : failed_sends, id ? ", " : "", id ? id : "");
     snprintf(place, 128, "order.requests/%d/%lld", last_partition, (long long)last_offset);
 }
 
@@ -229,14 +253,14 @@ void ctl_send_record(const char *topic, int32_t partition, const struct saga_rec
         rd_kafka_headers_destroy(headers);
         ctl_die(CTL_AWAY, "not sent: %s", rd_kafka_err2str(e));
     }
-    ctl_flush(place);
+    ctl_flush(NULL, place);
     snprintf(place, 128, "%s/%d/%lld", topic, last_partition, (long long)last_offset);
 }
 
 /* ---- Reading ---- */
 
 static struct {
-    rd_kafka_topic_partition_list_t *ends; /* of what is still to be read; offset is the end */
+    rd_kafka_topic_partition_list_t *ends; /* of what is still to be read; offset: the end, DONE */
     bool bounded;
     int open;
     rd_kafka_message_t *message;
@@ -300,18 +324,30 @@ void ctl_read(const struct ctl_where *w)
     rd_kafka_topic_partition_list_destroy(from);
 }
 
-/* Closes the partition if its end has been read; what lies behind the end came later: not ours. */
+/* Closes the partition if all up to its end has been read: it is not always a record that stands there
+ * last (a transaction's marker). What lies behind the end came later: not ours. */
 static bool within(const rd_kafka_message_t *m)
 {
     if (!now.bounded)
-        return true;
+        return !m->err;
     rd_kafka_topic_partition_t *end =
         rd_kafka_topic_partition_list_find(now.ends, rd_kafka_topic_name(m->rkt), m->partition);
-    if (!end || m->offset >= end->offset)
+    if (!end || end->offset == DONE)
         return false;
-    if (m->offset == end->offset - 1)
+    bool ours = !m->err && m->offset < end->offset;
+    if (m->offset + ours >= end->offset) {
+        end->offset = DONE;
         now.open--;
-    return true;
+    }
+    return ours;
+}
+
+/* -> false: there is nothing to tell of it */
+static bool is_told(const rd_kafka_message_t *m)
+{
+    if (m->err == RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED)
+        ctl_die(CTL_AWAY, "%s", rd_kafka_message_errstr(m));
+    return (!m->err || m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF) && within(m);
 }
 
 static void headers(rd_kafka_message_t *m, struct saga_record *record)
@@ -354,7 +390,7 @@ int ctl_next(int ms, struct saga_record *record)
                 away();
             return 0;
         }
-        if (m->err || !within(m)) {
+        if (!is_told(m)) {
             rd_kafka_message_destroy(m);
             continue;
         }

@@ -23,8 +23,9 @@ bool ctl_is_led(const char *topic); /* every partition has a leader: it can be u
 /* ---- Sending requests ---- */
 /* Copies. Waits where the queue is full. */
 void ctl_send(const char *key, const char *value, size_t n);
-/* Waits until all have been acknowledged. place: of the last one, topic/partition/offset. */
-void ctl_flush(char place[128]);
+/* Waits until all have been acknowledged. id: what a repeat has to have, for the message of a failure, or
+ * NULL; place: of the last one, topic/partition/offset. */
+void ctl_flush(const char *id, char place[128]);
 /* Sends a copy of a record, with its headers, and waits; partition -1: where its key belongs. place:
  * as above. */
 void ctl_send_record(const char *topic, int32_t partition, const struct saga_record *record,

@@ -55,13 +55,13 @@ static void print(const char *service, json_t *lane)
            text(lane, "state"), number(lane, "term"), number(lane, "last_seq"),
            number(lane, "published"), lag(lane), trouble(lane));
     if (*text(lane, "why"))
-        printf("%22s%s\n", "", text(lane, "why"));
+        printf("%22s%s\n", "", ctl_plain(text(lane, "why")));
     size_t i;
     const json_t *input;
     json_array_foreach(json_object_get(lane, "inputs"), i, input)
     {
         if (*text(input, "why"))
-            printf("%22s%s\n", "", text(input, "why"));
+            printf("%22s%s\n", "", ctl_plain(text(input, "why")));
         else if (json_is_integer(json_object_get(input, "held")))
             printf("%22s%s: a gap is open, held at offset %lld\n", "", text(input, "topic"),
                    number(input, "held"));
@@ -74,7 +74,9 @@ static int show(const struct ctl_service *service)
     const char *why = "no lanes in the answer";
     size_t i;
     long status = ctl_http(service, "/lanes", NULL, NULL, &answer, NULL, &why);
-    if (status != 200 || !answer) {
+    if (status && status != 200)
+        ctl_refused(service->name, status, answer);
+    if (!status || !answer) {
         fprintf(stderr, "sagactl: %s does not answer at %s (%s): %s\n", service->name,
                 ctl_url(service), service->variable, why);
         json_decref(answer);

@@ -1,6 +1,7 @@
 /* sagactl: finds the command among those of the other files and runs it. */
 #include "ctl.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -94,7 +95,10 @@ int main(int argc, char **argv)
                 continue;
             setvbuf(stdout, NULL, _IOLBF, 0); /* a pipe too sees each line when it happens */
             int args = ctl_options(c, argc - 1 - n, argv + 1 + n);
-            return c->run(args, argv + 1 + n);
+            int status = c->run(args, argv + 1 + n);
+            if (fflush(stdout) != 0 || ferror(stdout))
+                ctl_die(CTL_NO, "what was to be printed: %s", strerror(errno));
+            return status;
         }
     return half_known(argc, argv);
 }

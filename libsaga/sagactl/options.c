@@ -58,8 +58,11 @@ static void take(const struct ctl_option *o, const char *value)
         take_number(o, value);
     else if (o->list->n == (int)(sizeof o->list->at / sizeof *o->list->at))
         ctl_die(CTL_USAGE, "--%s: more than %d times", o->name, o->list->n);
-    else
+    else {
+        static int turns;
+        o->list->turn[o->list->n] = turns++;
         o->list->at[o->list->n++] = value;
+    }
 }
 
 /* Takes the option in argv[i]. -> the number of words that it is */

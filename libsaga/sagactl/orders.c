@@ -140,9 +140,9 @@ static void print_order(const json_t *order)
     size_t i;
     const json_t *line;
     printf("%s  %s%s%s%s   customer %s, %lld %s:", text(order, "order_id"), text(order, "status"),
-           *text(order, "reason") ? " (" : "", text(order, "reason"),
-           *text(order, "reason") ? ")" : "", text(order, "customer_id"), number(order, "amount"),
-           text(order, "currency"));
+           *text(order, "reason") ? " (" : "", ctl_plain(text(order, "reason")),
+           *text(order, "reason") ? ")" : "", ctl_plain(text(order, "customer_id")),
+           number(order, "amount"), text(order, "currency"));
     json_array_foreach(json_object_get(order, "lines"), i, line)
         printf("%s %lld %s", i ? " +" : "", number(line, "quantity"), text(line, "sku"));
     putchar('\n');
@@ -164,7 +164,7 @@ static void print_show(json_t *order, const struct ctl_timeline *t)
     print_order(order);
     for (int i = 0; i < t->n; i++)
         ctl_timeline_print(t->at, i);
-    printf("  waits for %s\n", waits);
+    printf("  waits for %s\n", ctl_plain(waits));
 }
 
 static int show(int n, char **args)
@@ -197,7 +197,8 @@ static void print_row(const json_t *order)
     }
     snprintf(created, sizeof created, "%s", text(order, "created_at"));
     printf("%-38s %-10s %14lld %-3s  %-19s  %s\n", text(order, "order_id"), text(order, "status"),
-           number(order, "amount"), text(order, "currency"), created, text(order, "reason"));
+           number(order, "amount"), text(order, "currency"), created,
+           ctl_plain(text(order, "reason")));
 }
 
 /* A page may be short, or empty, and still have a next one. */

@@ -8,6 +8,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "mem.h"
+
 bool ctl_json;
 
 void ctl_die(int status, const char *format, ...)
@@ -28,6 +30,31 @@ void ctl_print_json(const json_t *value)
     if (text)
         puts(text);
     free(text);
+}
+
+/* Those of ISO 8859 (C1) are two bytes of UTF-8. */
+static size_t control(const unsigned char *p)
+{
+    if (*p < ' ' || *p == 127)
+        return 1;
+    return p[0] == 0xC2 && p[1] >= 0x80 && p[1] < 0xA0 ? 2 : 0;
+}
+
+const char *ctl_plain(const char *text)
+{
+    static struct saga_buf ring[16];
+    static int next;
+    struct saga_buf *out = &ring[next++ % 16];
+    out->n = 0;
+    for (const unsigned char *p = (const unsigned char *)text; *p;) {
+        size_t n = control(p);
+        for (size_t i = 0; i < n; i++)
+            saga_buf_printf(out, "\\x%02x", *p++);
+        if (!n)
+            saga_buf_add(out, p++, 1);
+    }
+    saga_buf_add(out, "", 1);
+    return out->at;
 }
 
 const char *ctl_env(const char *name, const char *otherwise)

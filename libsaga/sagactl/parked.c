@@ -82,7 +82,7 @@ static void print_order(const struct ctl_service *service, const json_t *order)
     }
     printf("%-14s %-36s %6lld  %-27s  %-8s %s: %s\n", service->name, text(order, "order_id"),
            number(order, "inputs"), text(order, "since"), text(order, "mark"), text(order, "input"),
-           text(order, "reason"));
+           ctl_plain(text(order, "reason")));
 }
 
 static int list(int n, char **args)
@@ -110,7 +110,7 @@ static void print_input(const struct ctl_service *service, const json_t *input)
            strcmp(text(input, "mark"), "redrive") == 0 ? "redriven"
            : *text(input, "mark") == '-'               ? ""
                                                        : "dropped",
-           text(input, "reason"), value ? value : "");
+           ctl_plain(text(input, "reason")), value ? value : "");
     free(value);
 }
 

@@ -101,7 +101,7 @@ static int deliver(const struct saga_event *request, const char *order, const st
     if (wait_s)
         ctl_follow(order);
     ctl_send(order, written.at, written.n);
-    ctl_flush(place);
+    ctl_flush(order, place);
     w.place = place;
     told(request->type, order, place);
     return wait_s ? await(order, &w) : CTL_OK;
@@ -134,16 +134,29 @@ static struct line read_line(const char *text)
                          .unit_price = number(price + 1, strlen(price + 1), "price")};
 }
 
-/* --sku, --quantity and --price belong together in the order in which they come. */
+/* What list says of the SKU before it; -1: what stands before the first one. */
+static const char *of_sku(const struct ctl_list *list, int sku, const char *otherwise)
+{
+    int from = sku < 0 ? -1 : skus.turn[sku], n = 0;
+    const char *found = otherwise;
+    for (int i = 0; i < list->n; i++)
+        if (list->turn[i] > from && (sku + 1 == skus.n || list->turn[i] < skus.turn[sku + 1])) {
+            found = list->at[i];
+            n++;
+        }
+    if (n > (sku >= 0))
+        ctl_die(CTL_USAGE, "--quantity and --price: each goes with a --sku before it");
+    return found;
+}
+
 static struct lines read_lines(void)
 {
     static struct line lines[2 * MAX_LINES];
     int n = 0;
-    if (quantities.n > skus.n || prices.n > skus.n)
-        ctl_die(CTL_USAGE, "--quantity and --price: each goes with a --sku before it");
+    of_sku(&quantities, -1, NULL);
+    of_sku(&prices, -1, NULL);
     for (int i = 0; i < skus.n; i++) {
-        const char *q = i < quantities.n ? quantities.at[i] : "1";
-        const char *p = i < prices.n ? prices.at[i] : "100";
+        const char *q = of_sku(&quantities, i, "1"), *p = of_sku(&prices, i, "100");
         lines[n++] = (struct line){skus.at[i], number(q, strlen(q), "--quantity"),
                                    number(p, strlen(p), "--price")};
     }
@@ -265,7 +278,8 @@ static const struct ctl_option place_options[] = {
     {"currency", "CODE", "default EUR", .text = &currency},
     {"sku", "SKU", "what is ordered (repeatable); default apple", .list = &skus},
     {"quantity", "N", "of the --sku before it; default 1", .list = &quantities},
-    {"price", "N", "of one piece, in minor units; default 100", .list = &prices},
+    {"price", "N", "of one piece of the --sku before it, in minor units; default 100",
+     .list = &prices},
     {"line", "SKU:N:PRICE", "the three in one (repeatable)", .list = &line_texts},
     {"token", "TOKEN", "means of payment; default tok_ok", .text = &token},
     {"later", NULL, "to be paid by order pay, before the deadline", .flag = &later},

@@ -53,6 +53,15 @@ static bool is_here(const struct ctl_timeline *t, const char *place)
     return false;
 }
 
+/* A place may be a client's, which writes what it likes. */
+static bool is_known(const char *topic)
+{
+    for (int i = 0; ctl_all_topics[i]; i++)
+        if (strcmp(ctl_all_topics[i], topic) == 0)
+            return true;
+    return false;
+}
+
 /* The record at a place, if it is still there. */
 static void fetch(struct ctl_timeline *t, const char *order, const char *place)
 {
@@ -60,7 +69,8 @@ static void fetch(struct ctl_timeline *t, const char *order, const char *place)
     int32_t partition;
     int64_t offset;
     struct saga_record record;
-    if (!ctl_place_read(place, topic, &partition, &offset) || partition >= ctl_partitions(topic))
+    if (!ctl_place_read(place, topic, &partition, &offset) || !is_known(topic) ||
+        partition >= ctl_partitions(topic))
         return;
     ctl_read(&(struct ctl_where){.topics = (const char *const[]){topic, NULL},
                                  .partition = partition,
@@ -135,14 +145,15 @@ const struct ctl_entry *ctl_follow_until(struct ctl_timeline *t, const char *ord
                                          bool (*done)(const struct ctl_entry *e, const void *about),
                                          const void *about)
 {
-    int64_t until = ctl_now_ms() + seconds * 1000;
+    int64_t until = ctl_now_ms() + seconds * 1000, now = 0, first = 0;
     int shown = t->n, end = -1;
-    while (end < 0 && ctl_now_ms() < until) {
+    while (end < 0 && now < until) {
         struct saga_record record;
         int rc = ctl_next(WINDOW_MS, &record);
-        if (rc > 0)
-            take(t, &record, order);
-        if (rc == 0 && t->n > shown) {
+        now = ctl_now_ms();
+        if (rc > 0 && take(t, &record, order) && t->n == shown + 1)
+            first = now;
+        if (t->n > shown && (rc == 0 || now - first >= WINDOW_MS || now >= until)) {
             end = show(t, shown, done, about);
             shown = t->n;
         }

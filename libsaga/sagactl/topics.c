@@ -67,33 +67,6 @@ static void told(const char *topic, int32_t partitions, const char *what)
     }
 }
 
-/* ---- Making ---- */
-
-static int create(const char *topic)
-{
-    char why[256];
-    rd_kafka_NewTopic_t *t =
-        rd_kafka_NewTopic_new(ctl_topic(topic), (int)lanes, (int)replication, why, sizeof why);
-    if (!t)
-        ctl_die(CTL_USAGE, "%s: %s", topic, why);
-    for (int i = 0; i < SETTINGS; i++)
-        rd_kafka_NewTopic_set_config(t, settings[i].name, settings[i].value);
-    rd_kafka_queue_t *queue = rd_kafka_queue_new(admin());
-    rd_kafka_CreateTopics(admin(), &t, 1, NULL, queue);
-    rd_kafka_event_t *ev = await(queue, topic);
-    size_t n;
-    const rd_kafka_topic_result_t *result =
-        rd_kafka_CreateTopics_result_topics(rd_kafka_event_CreateTopics_result(ev), &n)[0];
-    rd_kafka_resp_err_t e = rd_kafka_topic_result_error(result);
-    if (e && e != RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS) /* another sagactl was faster */
-        ctl_die(CTL_NO, "%s: %s", ctl_topic(topic), rd_kafka_topic_result_error_string(result));
-    rd_kafka_event_destroy(ev);
-    rd_kafka_queue_destroy(queue);
-    rd_kafka_NewTopic_destroy(t);
-    told(topic, (int32_t)lanes, "created");
-    return CTL_OK;
-}
-
 /* ---- Comparing ---- */
 
 static bool differs(const char *topic, const struct setting *s,
@@ -146,6 +119,36 @@ static int compare(const char *topic, int32_t partitions)
     }
     told(topic, partitions, bad ? "differs" : "exists");
     return bad ? CTL_NO : CTL_OK;
+}
+
+/* ---- Making ---- */
+
+static int create(const char *topic)
+{
+    char why[256];
+    rd_kafka_NewTopic_t *t =
+        rd_kafka_NewTopic_new(ctl_topic(topic), (int)lanes, (int)replication, why, sizeof why);
+    if (!t)
+        ctl_die(CTL_USAGE, "%s: %s", topic, why);
+    for (int i = 0; i < SETTINGS; i++)
+        rd_kafka_NewTopic_set_config(t, settings[i].name, settings[i].value);
+    rd_kafka_queue_t *queue = rd_kafka_queue_new(admin());
+    rd_kafka_CreateTopics(admin(), &t, 1, NULL, queue);
+    rd_kafka_event_t *ev = await(queue, topic);
+    size_t n;
+    const rd_kafka_topic_result_t *result =
+        rd_kafka_CreateTopics_result_topics(rd_kafka_event_CreateTopics_result(ev), &n)[0];
+    rd_kafka_resp_err_t e = rd_kafka_topic_result_error(result);
+    bool exists = e == RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS; /* another sagactl was faster */
+    if (e && !exists)
+        ctl_die(CTL_NO, "%s: %s", ctl_topic(topic), rd_kafka_topic_result_error_string(result));
+    rd_kafka_event_destroy(ev);
+    rd_kafka_queue_destroy(queue);
+    rd_kafka_NewTopic_destroy(t);
+    if (exists)
+        return compare(topic, ctl_partitions(topic));
+    told(topic, (int32_t)lanes, "created");
+    return CTL_OK;
 }
 
 /* Brokers learn of a new topic a moment after it is made. Who starts right behind us must find it.

@@ -33,6 +33,7 @@ static int watch(int argc, char **argv)
 {
     (void)argc, (void)argv;
     static struct ctl_entry window[MOST];
+    int64_t first = 0;
     int n = 0, rc;
     struct saga_record record;
     ctl_read(&(struct ctl_where){.topics = ctl_all_topics,
@@ -43,12 +44,13 @@ static int watch(int argc, char **argv)
         rc = ctl_next(n ? WINDOW_MS : 1000, &record);
         if (rc > 0 && (!order || ctl_entry_may_be(&record, order))) {
             ctl_entry_read(&record, &window[n]);
-            if (is_meant(&window[n]))
-                n++;
-            else
+            if (!is_meant(&window[n]))
                 ctl_entry_free(&window[n]);
+            else if (n++ == 0)
+                first = ctl_now_ms();
         }
-        if (rc < 0 || n == MOST || (rc == 0 && !to_end)) {
+        bool over = n && ctl_now_ms() - first >= WINDOW_MS;
+        if (rc < 0 || n == MOST || ((rc == 0 || over) && !to_end)) {
             show(window, n);
             n = 0;
         }

@@ -34,6 +34,7 @@
     X(letters)    \
     X(parked)     \
     X(unstored)   \
+    X(sagactl)    \
     X(refused)    \
     X(gaps)       \
     X(schedules)  \

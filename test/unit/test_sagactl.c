@@ -105,13 +105,13 @@ START_TEST(an_order_of_several_lines)
 {
     const struct ctl_command *place = command(ctl_requests, "order place");
 
-    ck_assert_int_eq(run(place, "--print --id o-1 --sku apple --quantity 2 --price=450 --sku pear"
+    ck_assert_int_eq(run(place, "--print --id o-1 --sku apple --quantity 2 --sku pear --price=450"
                                 " --line a:b:3:10 --currency USD --later"),
                      CTL_OK);
     ck_assert_str_eq(output(),
                      "{\"type\":\"PlaceOrder\",\"order_id\":\"o-1\",\"customer_id\":\"customer-1\","
                      "\"currency\":\"USD\",\"lines\":[{\"sku\":\"apple\",\"quantity\":2,"
-                     "\"unit_price\":450},{\"sku\":\"pear\",\"quantity\":1,\"unit_price\":100},"
+                     "\"unit_price\":100},{\"sku\":\"pear\",\"quantity\":1,\"unit_price\":450},"
                      "{\"sku\":\"a:b\",\"quantity\":3,\"unit_price\":10}],"
                      "\"payment\":{\"mode\":\"later\"}}\n");
 }
@@ -168,6 +168,8 @@ START_TEST(complaints)
         {"order place", "--count 99999999999999999999", "expected a whole number"},
         {"order place", "--rate 5 --print", "--rate goes with --count"},
         {"order place", "--quantity 2 --print", "each goes with a --sku before it"},
+        {"order place", "--sku apple --quantity 2 --quantity 3 --print",
+         "each goes with a --sku before it"},
         {"order place", "--line apple --print", "--line apple: expected SKU:QUANTITY:PRICE"},
         {"order place", "--line :1:2 --print", "expected SKU:QUANTITY:PRICE"},
         {"order place", "--line a::2 --print", "expected a whole number as quantity"},
