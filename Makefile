@@ -101,7 +101,7 @@ $(B)/test/unit: EXTRA += $(addprefix -Wl$(,)--wrap=,malloc calloc realloc)# test
 $(filter-out $(TOOLS),$(BINS)) $(FAILING) $(SUITES) $(BENCHES) $(FUZZERS): $(LIB)
 	$(call say,link,$@)mkdir -p $(@D) && $(LINK) $(filter %.o,$^) $(filter %.a,$^) -o $@ $(PKG_LIBS) $(EXTRA)
 $(TOOLS): deploy/local/kafka-tool
-	@mkdir -p $(@D) && ln -sf $(CURDIR)/$< $@
+	@mkdir -p $(@D) && ln -sf '$(CURDIR)/$<' $@
 
 $(B)/obj/test/%: INC = -I. -Itest/lib $(SERVICES:%=-I%)
 $(B)/failpoint/obj/%: INC = -DSAGA_FAILPOINTS

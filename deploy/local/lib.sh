@@ -134,6 +134,14 @@ claim_port() {
     fail "Port $2, for $1, is taken by $holder. To use another one: $3=${4-}$(($2 < 50000 ? $2 + 10000 : $2 - 10000)) make up"
 }
 
+# What sagactl has to be told where not all ports are the usual ones.
+other_ports() {
+    [[ "$SAGA_KAFKA_PORT $ORDER_URL $INVENTORY_URL $PAYMENT_URL" != \
+        '9092 http://127.0.0.1:8081 http://127.0.0.1:8082 http://127.0.0.1:8083' ]] || return 0
+    printf '  export KAFKA_BOOTSTRAP_SERVERS=%s ORDER_URL=%s INVENTORY_URL=%s PAYMENT_URL=%s\n' \
+        "$KAFKA_BOOTSTRAP_SERVERS" "$ORDER_URL" "$INVENTORY_URL" "$PAYMENT_URL"
+}
+
 port_answers() {
     (: <>"/dev/tcp/127.0.0.1/$1") 2>/dev/null
 }

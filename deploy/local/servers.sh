@@ -140,6 +140,7 @@ postgres_start() {
         dir=$(server_dir postgres)/data
         socket=$(postgres_socket)
         [[ -d $socket ]] || install -d -m 700 ${SAGA_SERVER_USER:+-o "$SAGA_SERVER_USER"} "$socket"
+        [[ $(stat -c %U "$socket") == "${SAGA_SERVER_USER:-$(id -un)}" ]] || fail "$socket belongs to another user"
         rm -rf "$dir.new"
         [[ -d $dir ]] || { postgres_make "$dir" "$socket" && had=''; }
         # The backends of a server killed with -9 may still be ending: until then a new one refuses.
