@@ -79,7 +79,7 @@ static const struct saga_route *find(struct saga_request *req, struct saga_buf *
 
 /* One pass over all of them. */
 struct headers {
-    int lengths, hosts, tokens;
+    int lengths, hosts, tokens, keys;
     size_t bytes;
     bool garbled;
     const char *type; /* of the answer, for weigh */
@@ -160,6 +160,7 @@ static enum MHD_Result look(void *to, enum MHD_ValueKind kind, const char *name,
     h->lengths += strcasecmp(name, "Transfer-Encoding") == 0;
     h->hosts += strcasecmp(name, "Host") == 0;
     h->tokens += strcasecmp(name, "Authorization") == 0;
+    h->keys += strcasecmp(name, "Idempotency-Key") == 0;
     if (strcasecmp(name, "Accept") == 0)
         weigh(h, value);
     return MHD_YES;
@@ -287,6 +288,14 @@ static bool is_unacceptable(struct saga_request *req, struct headers *h)
     return true;
 }
 
+/* Whoever passes it on may keep the other one. */
+static bool is_doubled(struct saga_request *req, const struct headers *h)
+{
+    if (h->keys > 1)
+        saga_reply_problem(req, 400, "Bad Request", "Idempotency-Key: expected once");
+    return h->keys > 1;
+}
+
 static bool is_large(struct saga_request *req)
 {
     const char *length = saga_header(req, "Content-Length");
@@ -309,12 +318,12 @@ void saga_rules_judge(struct saga_request *req)
     MHD_get_connection_values(req->connection, MHD_HEADER_KIND, look, &h);
     bool open = any && any->open;
     if (is_ambiguous(req, &h) || is_oversized(req, &h) ||
-        (!open && (is_stranger(req, &h) || is_too_fast(req))))
+        (!open && (is_too_fast(req) || is_stranger(req, &h))))
         req->route = NULL;
     else if (!req->route)
         answer_without_route(req, &allow);
     else
-        (void)(is_unacceptable(req, &h) || is_large(req) || is_foreign(req));
+        (void)(is_unacceptable(req, &h) || is_doubled(req, &h) || is_large(req) || is_foreign(req));
     const char *expect = saga_header(req, "Expect");
     if (expect) /* the client waits with its body */
         req->last |= req->replied;

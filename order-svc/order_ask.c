@@ -6,16 +6,17 @@
  *
  * A client that got no answer repeats what it asked, with the same Idempotency-Key or order_id: a
  * PlaceOrder of the same content changes nothing, and the others have acted once (RULES.md). What the
- * row says may be old by a moment, so a rejection can still come from the saga, never the reverse:
- * nothing is done here.
+ * row says may be old by a moment, so a rejection can still come from the saga.
  *
- * An order that the database does not know may be in a request that is still unread. A request for it
- * stands behind that one, in the same partition; so 404 is only answered once the lane has read all
- * that Kafka had when we looked, and who places an order and pays it at once is served. Of a lane that
- * is behind nothing is known: 202, and a rejection follows if there is no such order. */
+ * What makes the order, or brings it on, may be in a request that is still unread. A request for it
+ * stands behind that one, in the same partition; so 404 and 409 are only answered once the lane has read
+ * all that Kafka had when we looked, and who places an order and pays it at once is served, as is who
+ * ships and completes it. Of a lane that is behind nothing is known: 202, and a rejection follows if
+ * there is no such order, or it stands otherwise. */
 #include "order_http.h"
 
 #include <inttypes.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
@@ -25,7 +26,13 @@
 #include "field.h"
 #include "post.h"
 
-enum { KAFKA_MS = 2000, LOOKS = 6, TRACE_MAX = 512 };
+enum {
+    KAFKA_MS = 2000,
+    LOOKS = 6,
+    NEAR = 100, /* records that a lane reads while we look */
+    LOOKERS = 2 /* of HTTP's workers: the others have other things to do */,
+    TRACE_MAX = 512
+};
 
 /* What is asked for. Lives in its request's arena. */
 struct asking {
@@ -252,16 +259,17 @@ static int ask_int(struct saga_pg *pg, const char *sql, const struct saga_params
     return rc < 0 ? rc : n;
 }
 
-/* A lane that is not far behind is given the time to come there: then the answer is certain.
- * -> 1: it may still come, 0: there is none, or an error. *known: it has come meanwhile. */
-static int may_come(struct saga_pg *pg, const char *order_id, bool *known, struct saga_err *err)
+/* A lane that is not far behind is given the time to come there: then what the row says then is certain.
+ * until_known: an order that is there is enough. -> 1: something may still come, 0: nothing, or an error */
+static int may_come(struct saga_pg *pg, const char *order_id, bool until_known,
+                    struct saga_err *err)
 {
     static const struct timespec pause = {.tv_nsec = 10000000};
     struct saga_params p = {0};
     int64_t lanes = 0, next = 0, end = 0;
+    bool known = false;
     int rc = ask_int(pg, sql_lanes, NULL, &lanes, NULL, err);
 
-    *known = false;
     if (rc == 0)
         return saga_err(err, SAGA_RETRY, "order-svc does not know its lanes yet");
     if (rc < 0)
@@ -274,35 +282,56 @@ static int may_come(struct saga_pg *pg, const char *order_id, bool *known, struc
     for (int look = 0; look < LOOKS; look++) {
         if (look)
             nanosleep(&pause, NULL);
-        rc = ask_int(pg, sql_read, &p, &next, known, err);
-        if (rc < 0 || *known || next >= end)
+        rc = ask_int(pg, sql_read, &p, &next, &known, err);
+        if (rc < 0 || (known && until_known) || next >= end || end - next > NEAR)
             break;
     }
     saga_params_free(&p);
-    return rc < 0 ? rc : *known || next < end;
+    return rc < 0 ? rc : next < end && !(known && until_known);
+}
+
+/* As may_come(), unless too many workers do that already. */
+static int may_still_come(struct saga_pg *pg, const char *order_id, bool until_known,
+                          struct saga_err *err)
+{
+    static _Atomic int lookers;
+    int rc = atomic_fetch_add(&lookers, 1) < LOOKERS ? may_come(pg, order_id, until_known, err) : 1;
+
+    atomic_fetch_sub(&lookers, 1);
+    return rc;
+}
+
+/* What the rules would say of the row as it is. -> NULL: they would do it, or an error (*rc) */
+static const char *refusal(struct asking *a, const struct sale **sale, int *rc,
+                           struct saga_err *err)
+{
+    struct saga_arena *arena = saga_http_arena(a->wait.req);
+
+    *sale = NULL;
+    *rc = order_load(saga_http_pg(a->wait.req), a->wait.order_id, arena, sale, err);
+    return *rc < 0 ? NULL : order_refusal(*sale, a->wait.order_id, a->event, a->data, arena);
 }
 
 /* -> false: it is answered */
 static bool is_allowed(struct asking *a)
 {
     struct saga_request *req = a->wait.req;
-    struct saga_arena *arena = saga_http_arena(req);
     struct saga_err err = {0};
-    const struct sale *sale = NULL;
-    bool known = false;
-    int rc = order_load(saga_http_pg(req), a->wait.order_id, arena, &sale, &err);
+    const struct sale *sale;
+    int rc;
+    const char *reason = refusal(a, &sale, &rc, &err);
 
-    if (rc == 0)
-        rc = may_come(saga_http_pg(req), a->wait.order_id, &known, &err);
-    if (rc > 0 && known)
-        rc = order_load(saga_http_pg(req), a->wait.order_id, arena, &sale, &err);
+    if (reason) {
+        rc = may_still_come(saga_http_pg(req), a->wait.order_id, !sale, &err);
+        if (rc > 0)
+            return true;
+        if (rc == 0)
+            reason = refusal(a, &sale, &rc, &err);
+    }
     if (rc < 0) {
         saga_reply_error(req, &err);
         return false;
     }
-    if (rc > 0 && !sale)
-        return true;
-    const char *reason = order_refusal(sale, a->wait.order_id, a->event, a->data, arena);
     if (reason)
         order_reply_rejected(req, a->event->type, a->wait.order_id, reason,
                              order_states[sale ? sale->row.state : NONE], false);

@@ -93,9 +93,10 @@ const struct saga_table refusal_table = {
 
 /* Table due says where to look, the order's row decides. */
 const char order_due[] =
-    "select o.order_id"
+    "select o.order_id, (extract(epoch from d.at) * 1000000)::bigint"
     "  from due d cross join unnest(d.keys) k(key) join orders o on o.order_id = k.key"
-    " where d.lane = any($1::int[]) and d.at <= $2 and o.due <= $2"
+    " where d.lane = any($1::int[]) and d.at <= $2 and o.due = d.at"
     "   and k.key <> all($3::text[])"
+    " order by d.at"
     " limit 500";
 /* clang-format on */

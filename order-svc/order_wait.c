@@ -216,6 +216,8 @@ static void *run(void *unused)
         saga_count(here.looks, 1);
         if (saga_pg_query(pg, sql_look, &p, &rows, &err) < 0)
             rows = NULL;
+        for (int i = 0; !rows && i < n; i++) /* it may have taken long */
+            here.at[i]->over |= saga_http_stopping() || now_ms() >= here.at[i]->until;
         settle(n, rows, &err);
         saga_rows_free(rows);
         nanosleep(&pause, NULL);

@@ -254,7 +254,8 @@ START_TEST(what_the_rules_reject_is_refused)
 }
 END_TEST
 
-/* A request for an order that has just been accepted is not told that there is none, wherever it goes. */
+/* A request for an order that has just been accepted is not told that there is none, wherever it goes; nor
+ * that it is not shipped, when that has just been accepted. */
 START_TEST(an_order_is_known_from_its_202_on)
 {
     for (int i = 0; i < HURRIED; i++) {
@@ -263,6 +264,9 @@ START_TEST(an_order_is_known_from_its_202_on)
         EXPECT(200, (i / 2) % 2, text("/%s/pay", id), body_of("pay"), "Prefer: wait=20", NULL);
         MUST(same(member("status"), "PAID") && same(member("order_id"), id), "%s",
              member("status"));
+        EXPECT(202, (i / 4) % 2, text("/%s/ship", id), "{}", NULL, NULL);
+        EXPECT(200, (i / 8) % 2, text("/%s/complete", id), "{}", "Prefer: wait=20", NULL);
+        MUST(same(member("status"), "COMPLETED"), "%s", member("status"));
     }
 }
 END_TEST

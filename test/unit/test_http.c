@@ -150,6 +150,16 @@ START_TEST(a_length_given_twice_is_refused)
 }
 END_TEST
 
+START_TEST(a_key_given_twice_is_refused)
+{
+    ck_assert_int_eq(
+        hear(dial("POST /api/v1/orders HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n"
+                  "Connection: close\r\nIdempotency-Key: a\r\nIdempotency-Key: b\r\n\r\n{}")),
+        400);
+    ck_assert_ptr_nonnull(strstr(answer, "Idempotency-Key: expected once"));
+}
+END_TEST
+
 #define CLOSING " HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
 /* A handler that waits keeps nobody waiting but those of its kind, and a search not even them. */
@@ -309,6 +319,7 @@ Suite *http_suite(void)
     tcase_add_test(t, errors_by_kind);
     tcase_add_test(t, connection_is_kept);
     tcase_add_test(t, a_length_given_twice_is_refused);
+    tcase_add_test(t, a_key_given_twice_is_refused);
     tcase_add_test(t, waiting_is_not_contagious);
     tcase_add_test(t, patience_for_workers);
     tcase_add_test(t, those_that_wait_are_bounded);
