@@ -1,7 +1,8 @@
 /* Deadlines (DESIGN.md 4.6). A row's due is kept in the row, without an index: an index on what
  * every order changes twice would keep PostgreSQL from updating rows in place (HOT). Table due
  * finds them: a row for each lane and deadline of a batch, with the orders' keys. It is written
- * with the batch, only ever grows, and says where to look; the order's row decides. */
+ * with the batch and says where to look; the order's row decides, by the same deadline. They are dealt with
+ * from the oldest on, and what is older than the oldest that is still open is forgotten. */
 #include <stdlib.h>
 
 #include "engine.h"
@@ -15,9 +16,9 @@ static const char sql_store[] =
     "       from unnest($1::int[], $2::timestamptz[], $3::text[]) n(lane, at, key)"
     "      group by lane, at";
 
-/* After an ask that found nothing: what these rows announced has been dealt with, unless it is parked. */
+/* What these rows announced has been dealt with, unless it is parked. */
 static const char sql_forget[] =
-    "delete from due where lane = any($1::int[]) and at <= $2"
+    "delete from due where lane = any($1::int[]) and at <= $2 and at < $4"
     "   and not exists (select from unnest(keys) k where k in (select unnest($3::text[])))";
 
 static bool is_new(const struct saga_slot *slot)
@@ -54,7 +55,7 @@ int saga_due_store(struct saga_engine *e, struct saga_err *err)
     return saga_pg_send(e->pg, sql_store, p, err);
 }
 
-/* The lanes that may have inputs now, until when, and what is parked. -> false: there is no such lane */
+/* The lanes that may have inputs now, up to when, and what is parked. -> false: there is no such lane */
 static bool put_lanes(struct saga_engine *e, int64_t until)
 {
     struct saga_params *p = &e->params;
@@ -83,14 +84,14 @@ static int query(struct saga_engine *e, const char *sql, struct saga_err *err)
 
 int saga_due_ask(struct saga_engine *e, struct saga_err *err)
 {
-    int64_t now = saga_now();
+    int64_t now = saga_now(), until = now + e->clock, open = until + 1;
     const struct saga_rows *rows;
     int rc, n;
 
     if (!e->service->due || e->due_n || now < e->due_at)
         return 0;
     e->due_at = now + SECOND;
-    if (!put_lanes(e, now + e->clock))
+    if (!put_lanes(e, until))
         return 0;
     if ((rc = query(e, e->service->due, err)) < 0)
         return rc;
@@ -100,12 +101,14 @@ int saga_due_ask(struct saga_engine *e, struct saga_err *err)
     for (e->due_n = 0; e->due_n < n; e->due_n++)
         e->due[e->due_n] = saga_strdup(saga_rows_text(rows, e->due_n, 0));
     saga_count(e->metric.due, n);
-    if (n == 0) { /* the lanes asked for: others may be running by now */
-        rc = query(e, sql_forget, err);
-        SAGA_FAILPOINT(due_forgotten);
-        return rc;
+    if (n) {
+        SAGA_FAILPOINT(due_asked);
+        e->due_at = now; /* again after these, until nothing is found */
+        open = saga_rows_int(rows, 0, 1);
     }
-    SAGA_FAILPOINT(due_asked);
-    e->due_at = now; /* again after these, until nothing is found */
-    return 0;
+    /* of the lanes asked for: others may be running by now */
+    saga_param_time(&e->params, open);
+    rc = query(e, sql_forget, err);
+    SAGA_FAILPOINT(due_forgotten);
+    return rc;
 }

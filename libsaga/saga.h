@@ -171,18 +171,19 @@ struct saga_service {
     bool (*names)(const struct saga_step *step,
                   void (*share)(const struct saga_step *step, const char *key));
     /* $1 int[] lanes, $2 timestamptz, $3 text[] keys to leave out -> keys of orders that table due
-     * names and that are due, at most 500. NULL: the service has no deadlines. */
+     * names and that are due, oldest first, and since when (bigint, us since 1970), at most 500. NULL: the
+     * service has no deadlines. */
     const char *due;
     /* Outside calls, on a thread of their own: saga_answer() for each. NULL: the service makes none. */
     void (*call)(const struct saga_call *calls, int n);
     /* For a cache of shared rows, each may be NULL. start: once, when the settings are read, before HTTP;
      * -> 0, or SAGA_FATAL: a setting is wrong. storing: the shared rows that a batch has changed,
-     * before its COMMIT is sent; stored: it is known what became of it, or nothing ever will be. Both
+     * before its COMMIT is sent; stored: whether it was committed, or nobody knows. Both
      * on the engine's thread, which they must not keep. stop: nothing is written any more. */
     int (*start)(const struct saga_conf *conf, struct saga_err *err);
     void (*stop)(void);
     void (*storing)(const void *const *rows, int n);
-    void (*stored)(void);
+    void (*stored)(bool committed);
     /* A line of what works worse than it should, for /readyz, or NULL: nothing. Any thread. */
     const char *(*degraded)(char *text, size_t n);
     const char *const

@@ -25,7 +25,11 @@ static struct bill *become(struct saga_step *step, enum state state)
  * wait. */
 static bool is_late(const struct bill *bill, int64_t now)
 {
-    return bill->calls > 0 && now - bill->asked >= payment_keeps_keys() / 2;
+    int64_t keeps = payment_keeps_keys(), ago = now - bill->asked;
+
+    if (ago < 0) /* the clock was set back: nobody knows how long */
+        ago = keeps < INT64_MAX ? keeps : 0;
+    return bill->calls > 0 && ago >= keeps / 2;
 }
 
 /* Asks, or asks again: the call has the same key each time. The row is the durable intent; should

@@ -79,9 +79,10 @@ const struct saga_table payment_table = {
 
 /* Table due says where to look, the payment's row decides. */
 const char payment_due[] =
-    "select p.order_id"
+    "select p.order_id, (extract(epoch from d.at) * 1000000)::bigint"
     "  from due d cross join unnest(d.keys) k(key) join payment p on p.order_id = k.key"
-    " where d.lane = any($1::int[]) and d.at <= $2 and p.due <= $2"
+    " where d.lane = any($1::int[]) and d.at <= $2 and p.due = d.at"
     "   and k.key <> all($3::text[])"
+    " order by d.at"
     " limit 500";
 /* clang-format on */

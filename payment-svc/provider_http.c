@@ -353,6 +353,10 @@ static void set_options(struct flight *f, const char *url, int64_t at)
     curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
     /* A name that is looked for in vain keeps no other call waiting (curl #4852). */
     curl_easy_setopt(curl, CURLOPT_QUICK_EXIT, 1L);
+    /* One call at a time on a connection: a call that timed out closes it (HTTP/2's would be used again,
+     * curl #17225), and what is to show that the provider is back does not depend on an old one. */
+    curl_easy_setopt(curl, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
+    curl_easy_setopt(curl, CURLOPT_FRESH_CONNECT, line.breaker.is == BREAKER_PROBING ? 1L : 0L);
     /* Where a redirect leads is not where our token may go. */
     curl_easy_setopt(curl, CURLOPT_FOLLOWLOCATION, 0L);
     curl_easy_setopt(curl, CURLOPT_PROTOCOLS_STR, "http,https");

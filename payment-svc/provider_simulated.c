@@ -314,6 +314,7 @@ static struct saga_pg *connection(void)
     if (!pg) {
         pg = saga_pg_new(payment_database, "payment-svc", payment_schema);
         saga_pg_session(pg, session);
+        saga_pg_patience(pg, (int)(payment_call_timeout / 1000)); /* a stopped one may hold a key */
     }
     return pg;
 }

@@ -416,10 +416,12 @@ START_TEST(late_calls_are_looked_up)
     for (int i = 0; i < 2; i++) {
         payment_providers[0] = &provider_simulated;
         ck_assert(!looks_up(states[i], 3, 24 * 365 * 3600 * SECOND));
+        ck_assert(!looks_up(states[i], 3, -SECOND));
         payment_providers[0] = &forgets;
         ck_assert(!looks_up(states[i], 3, 12 * 3600 * SECOND - 1));
         ck_assert(looks_up(states[i], 3, 12 * 3600 * SECOND));
         ck_assert(looks_up(states[i], 1, 24 * 365 * 3600 * SECOND));
+        ck_assert(looks_up(states[i], 1, -SECOND)); /* a clock was set back */
     }
 }
 END_TEST
