@@ -248,13 +248,15 @@ static void bury(struct saga_batch *b, const struct saga_in *in)
     const struct saga_record *r = in->record;
     struct saga_out *out = put(b, in->lane, b->dead, in->lane);
     struct saga_header *headers =
-        saga_arena_alloc(&b->arena, (size_t)(r->headers_n + 9) * sizeof *headers);
+        saga_arena_alloc(&b->arena, (size_t)(SAGA_HEADERS_MANY + 9) * sizeof *headers);
     size_t room = SAGA_HEADERS_MAX;
     bool cut = r->value_n > DEAD_VALUE_MAX;
 
     for (int i = 0; i < r->headers_n; i++) {
+        if (strncmp(r->headers[i].name, "dlq-", 4) == 0)
+            continue; /* of a letter that was copied back: what follows is what counts */
         size_t n = strlen(r->headers[i].name) + r->headers[i].n;
-        if (n <= room)
+        if (n <= room && out->headers_n < SAGA_HEADERS_MANY)
             headers[out->headers_n++] = r->headers[i];
         else
             cut = true;

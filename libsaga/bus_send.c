@@ -98,9 +98,11 @@ static void produce(struct saga_bus *bus, struct target *t, const struct saga_de
     /* Too large for the topic, or a producer that is dead: never skipped. The row stays in the
      * outbox; a new producer and a retransmission are the one recovery. */
     saga_log_text(SAGA_ERROR, "produce", rd_kafka_error_string(error));
+    bus->producer_dead = true;
+    if (rd_kafka_error_code(error) == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE) /* no report follows */
+        bus->events.reported(bus->events.owner, d->lane, d->seq, -1, rd_kafka_error_string(error));
     rd_kafka_error_destroy(error);
     rd_kafka_headers_destroy(headers);
-    bus->producer_dead = true;
 }
 
 static const char *kept(char **at, const char *s, size_t n)

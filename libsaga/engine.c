@@ -62,6 +62,8 @@ void saga_engine_send(struct saga_engine *e, const struct saga_delivery *d, stru
 
     if (lane->out.n == 0)
         lane->sent_at = saga_now();
+    if (!lane->waits_since)
+        lane->waits_since = lane->sent_at;
     saga_outgoing_sent(&lane->out, d->seq, own, (uint32_t)(d->value_n + d->key_n));
     saga_bus_send(e->bus, d);
     if (!lane->paused && saga_outgoing_full(&lane->out)) {
@@ -80,6 +82,7 @@ static void reported(void *owner, int32_t number, int64_t seq, int64_t offset, c
 {
     struct saga_engine *e = owner;
     struct saga_lane *lane = &e->lane[number];
+    int64_t published = lane->out.published;
 
     SAGA_FAILPOINT(report_received);
     lane->sent_at = saga_now();
@@ -92,6 +95,8 @@ static void reported(void *owner, int32_t number, int64_t seq, int64_t offset, c
         return;
     }
     e->acked_at = lane->sent_at;
+    if (lane->out.published > published)
+        lane->waits_since = lane->out.n ? lane->sent_at : 0;
     e->renew_backoff = 0;
     saga_engine_dirty(e, lane);
     SAGA_FAILPOINT(report_counted);
@@ -276,6 +281,7 @@ static void assigned(void *owner, const int32_t *lanes, int n)
         lane->epoch++;
         if (!lane->ours) {
             lane->state = SAGA_LANE_AWAY;
+            lane->waits_since = 0;
         } else if (lane->state != SAGA_LANE_STOPPED) {
             lane->state = SAGA_LANE_WANTED;
             lane->try_at = now;
@@ -413,6 +419,20 @@ static void choose_patience(struct saga_engine *e, int64_t now)
         saga_log_text(SAGA_WARN, "reading many records at a time", err.text);
 }
 
+static int rotate(struct saga_engine *e, int64_t now, struct saga_err *err)
+{
+    int64_t keep = e->conf->outbox_keep;
+    struct saga_outbox_table present = {0};
+
+    e->rotate_at = now + (keep < 40 * SECOND ? keep / 4 + 1 : 10 * SECOND);
+    int rc = saga_outbox_rotate(e->pg, keep, e->conf->outbox_bytes, &present, err);
+    if (rc == 1)
+        saga_log_at(SAGA_INFO, "outbox rotated", NULL);
+    saga_gauge(e->metric.outbox_age, rc == 1 ? 0 : present.age);
+    saga_gauge(e->metric.outbox_bytes, rc == 1 ? 0 : present.bytes);
+    return rc;
+}
+
 static int once_a_second(struct saga_engine *e, int64_t now, struct saga_err *err)
 {
     int rc = 0;
@@ -426,14 +446,7 @@ static int once_a_second(struct saga_engine *e, int64_t now, struct saga_err *er
     choose_patience(e, now);
     if ((rc = saga_loss_watch(e, now, err)) < 0)
         return rc;
-    if (now >= e->rotate_at && saga_pg_connected(e->pg)) {
-        e->rotate_at =
-            now + (e->conf->outbox_keep < 40 * SECOND ? e->conf->outbox_keep / 4 + 1 : 10 * SECOND);
-        rc = saga_outbox_rotate(e->pg, e->conf->outbox_keep, e->conf->outbox_bytes, err);
-        if (rc == 1)
-            saga_log_at(SAGA_INFO, "outbox rotated", NULL);
-    }
-    return rc;
+    return now >= e->rotate_at && saga_pg_connected(e->pg) ? rotate(e, now, err) : rc;
 }
 
 /* When the next batch may start: where much comes, what comes while two batches last makes one; where

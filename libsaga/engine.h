@@ -54,6 +54,7 @@ struct saga_lane {
     int64_t others; /* rows that are no events: in Kafka up to here, when events are not */
     struct saga_outgoing out;
     int64_t sent_at; /* us, monotonic: when the oldest unacknowledged was sent or one reported */
+    int64_t waits_since;     /* the same, but only what was published ends it: not a new producer */
     int64_t try_at, backoff; /* us, monotonic; us */
     int64_t parked_term;     /* the term in which its parked keys were asked for */
     char why[SAGA_WHY];
@@ -144,8 +145,8 @@ struct saga_engine {
             *lag[SAGA_READS_MAX];
         saga_cell_t *gaps_open[SAGA_READS_MAX], *inputs_stopped[SAGA_READS_MAX], *lanes_stopped,
             *found[SAGA_REQUESTS_LOST + 1], *healed;
-        saga_cell_t *out, *dead, *forwards, *unpublished, *oldest, *batches, *failed, *calls,
-            *answers, *due, *parked, *parked_orders;
+        saga_cell_t *out, *dead, *forwards, *unpublished, *oldest, *outbox_age, *outbox_bytes,
+            *batches, *failed, *calls, *answers, *due, *parked, *parked_orders;
         struct saga_histogram *batch_size, *batch_seconds;
         saga_cell_t *state[SAGA_STATES];
         struct saga_histogram *state_seconds[SAGA_STATES];

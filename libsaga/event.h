@@ -11,7 +11,8 @@
 
 enum {
     SAGA_VALUE_MAX = 64 * 1024,   /* bytes of a record's value, */
-    SAGA_HEADERS_MAX = 16 * 1024, /* and of its headers' names and values. */
+    SAGA_HEADERS_MAX = 16 * 1024, /* and of its headers' names and values, */
+    SAGA_HEADERS_MANY = 256,      /* and how many of these: an empty one has a size, too. */
     SAGA_FORWARD_EXTRA = 512,     /* A forward may exceed both by this (4.5). */
 };
 

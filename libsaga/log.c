@@ -3,6 +3,8 @@
 #include "log.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -50,13 +52,21 @@ static void begin(struct saga_buf *line, enum saga_level level, const char *mess
     saga_json_put_text(line, message);
 }
 
-/* What cannot be written at once is dropped, but for a signal or the rest of a long line: a log
- * that blocks or fails must not stop the work. */
+/* What fits into a pipe at once; a little time for the rest of a long line. */
+static bool has_room(bool rest)
+{
+    struct pollfd fd = {STDERR_FILENO, POLLOUT, 0};
+
+    return poll(&fd, 1, rest ? 100 : 0) > 0;
+}
+
+/* What cannot be written at once is dropped: a log that blocks or fails must not stop the work. */
 static void end(struct saga_buf *line)
 {
     saga_buf_str(line, "}\n");
-    for (size_t at = 0; at < line->n;) {
-        ssize_t n = write(STDERR_FILENO, line->at + at, line->n - at);
+    for (size_t at = 0; at < line->n && has_room(at > 0);) {
+        size_t left = line->n - at;
+        ssize_t n = write(STDERR_FILENO, line->at + at, left < PIPE_BUF ? left : PIPE_BUF);
         if (n > 0)
             at += (size_t)n;
         else if (n == 0 || errno != EINTR)

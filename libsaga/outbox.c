@@ -397,19 +397,20 @@ static const char state[] =
 static const char *const rotate[] = {ROTATE("outbox_0", "outbox_1", "1"),
                                      ROTATE("outbox_1", "outbox_0", "0")};
 
-int saga_outbox_rotate(struct saga_pg *pg, int64_t keep, int64_t bytes, struct saga_err *err)
+int saga_outbox_rotate(struct saga_pg *pg, int64_t keep, int64_t bytes,
+                       struct saga_outbox_table *present, struct saga_err *err)
 {
     struct saga_rows *rows;
     int rc = saga_pg_query(pg, state, NULL, &rows, err);
-    bool due;
     int slot;
 
     if (rc < 0)
         return rc;
     slot = (int)saga_rows_int(rows, 0, 0);
-    due = saga_rows_int(rows, 0, 1) > keep || saga_rows_int(rows, 0, 2) > bytes;
+    present->age = saga_rows_int(rows, 0, 1);
+    present->bytes = saga_rows_int(rows, 0, 2);
     saga_rows_free(rows);
-    if (!due)
+    if (present->age <= keep && present->bytes <= bytes)
         return 0;
     SAGA_FAILPOINT(rotating);
     if (saga_pg_script(pg, rotate[slot], err) == 0) {

@@ -41,7 +41,12 @@ int saga_outbox_set_back(struct saga_pg *pg, int32_t lane, const char *own_topic
 /* Empties the table that is not current and makes it current, if the present one is older than keep
  * (us) or larger than bytes, and all in the other is published. One transaction with a lock
  * time-out.
- * -> 1 rotated, 0 not needed or not possible now, SAGA_RETRY. */
-int saga_outbox_rotate(struct saga_pg *pg, int64_t keep, int64_t bytes, struct saga_err *err);
+ * present: what the present one is; rows that cannot be given up show there. -> 1 rotated, 0 not needed
+ * or not possible now, SAGA_RETRY. */
+struct saga_outbox_table {
+    int64_t age, bytes; /* us since it was empty */
+};
+int saga_outbox_rotate(struct saga_pg *pg, int64_t keep, int64_t bytes,
+                       struct saga_outbox_table *present, struct saga_err *err);
 
 #endif

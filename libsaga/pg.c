@@ -9,7 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { STATEMENTS = 48 };
+enum { STATEMENTS = 64 };
 
 enum prepared { UNKNOWN, ASKED, PREPARED };
 
@@ -140,15 +140,37 @@ static int lost(struct saga_pg *pg, struct saga_err *err)
     return SAGA_RETRY;
 }
 
+/* Without libpq's words, which quote what they do not understand: it may be the password. */
+int saga_pg_check(const char *conninfo, struct saga_err *err)
+{
+    PQconninfoOption *options = PQconninfoParse(conninfo, NULL);
+    const char *why = options ? NULL : "expected postgres://user:password@host/database";
+
+    for (PQconninfoOption *o = options; o && o->keyword; o++)
+        if (strcmp(o->keyword, "host") == 0 && o->val && strchr(o->val, '@'))
+            why = "a password with @ is written with %40";
+    PQconninfoFree(options);
+    return why ? saga_err(err, SAGA_FATAL,
+                          "DATABASE_URL: %s; special characters are %%XX, as in all URLs", why)
+               : 0;
+}
+
 int saga_pg_connect(struct saga_pg *pg, struct saga_err *err)
 {
     char options[200];
-    const char *keys[] = {"dbname",          "application_name",    "client_encoding",
-                          "options",         "connect_timeout",     "tcp_user_timeout",
-                          "keepalives_idle", "keepalives_interval", NULL};
-    const char *values[] = {
-        pg->conninfo, pg->name, "UTF8", options, "5",
-        "10000",      "5",      "5",    NULL}; /* a server that is gone without a word */
+    const char *keys[] = {"dbname",
+                          "application_name",
+                          "client_encoding",
+                          "options",
+                          "connect_timeout",
+                          "tcp_user_timeout",
+                          "keepalives_idle",
+                          "keepalives_interval",
+                          "target_session_attrs",
+                          NULL};
+    const char *values[] = {pg->conninfo, pg->name, "UTF8", options,      "5",
+                            "10000",      "5",      "5",    "read-write", /* of several servers */
+                            NULL}; /* a server that is gone without a word */
 
     if (saga_pg_connected(pg))
         return 0;

@@ -280,6 +280,9 @@ static int check_size(const struct saga_record *record, bool forward, struct sag
     if (headers > SAGA_HEADERS_MAX + extra)
         return saga_err(err, SAGA_POISON, "%zu bytes of headers are more than %zu", headers,
                         SAGA_HEADERS_MAX + extra);
+    if (record->headers_n > SAGA_HEADERS_MANY + (forward ? 2 : 0))
+        return saga_err(err, SAGA_POISON, "%d headers are more than %d", record->headers_n,
+                        SAGA_HEADERS_MANY);
     return 0;
 }
 

@@ -79,7 +79,9 @@ int saga_schema_migrate(struct saga_pg *pg, const struct saga_service *service, 
     struct saga_err ignored = {0};
     int rc;
 
-    if ((rc = saga_pg_connect(pg, err)) < 0 || (rc = saga_pg_script(pg, "begin", err)) < 0)
+    /* Who waits for a lock of a table keeps all others from it who come later. */
+    if ((rc = saga_pg_connect(pg, err)) < 0 ||
+        (rc = saga_pg_script(pg, "begin; set local lock_timeout = '2s'", err)) < 0)
         return rc;
     if ((rc = migrate(pg, service, schema, err)) >= 0) {
         SAGA_FAILPOINT(migrating);
@@ -92,6 +94,9 @@ int saga_schema_migrate(struct saga_pg *pg, const struct saga_service *service, 
     return rc;
 }
 
+/* Two who begin at the same time: the second one finds what the first has written. */
+static const char begin_identify[] = "begin; lock table identity in share row exclusive mode";
+
 static const char sql_identify[] =
     "insert into identity (service, lanes, topic_prefix, kafka_cluster_id)"
     "     select $1, $2::bigint, $3, $4 where not exists (select from identity)";
@@ -99,22 +104,41 @@ static const char sql_identify[] =
 static const char sql_identity[] =
     "select service, lanes, topic_prefix, kafka_cluster_id, history::text from identity";
 
+static int identify(struct saga_pg *pg, const struct saga_params *p, struct saga_err *err)
+{
+    struct saga_err ignored = {0};
+    int rc;
+
+    if ((rc = saga_pg_connect(pg, err)) < 0 || (rc = saga_pg_script(pg, begin_identify, err)) < 0)
+        return rc;
+    if ((rc = saga_pg_query(pg, sql_identify, p, NULL, err)) < 0 && saga_pg_connected(pg))
+        saga_pg_script(pg, "rollback", &ignored);
+    else if (rc >= 0)
+        rc = saga_pg_script(pg, "commit", err);
+    SAGA_FAILPOINT(identified);
+    return rc;
+}
+
 int saga_schema_identity(struct saga_pg *pg, const struct saga_service *service, int32_t lanes,
                          const char *prefix, const char *cluster, char *history,
                          struct saga_err *err)
 {
     struct saga_params p = {0};
     struct saga_rows *rows = NULL;
-    int rc;
+    int rc = saga_pg_query(pg, sql_identity, NULL, &rows, err);
 
-    saga_param_text(&p, service->name);
-    saga_param_int(&p, lanes);
-    saga_param_text(&p, prefix);
-    saga_param_text(&p, cluster);
-    rc = saga_pg_query(pg, sql_identify, &p, NULL, err);
-    saga_params_free(&p);
-    SAGA_FAILPOINT(identified);
-    if (rc < 0 || (rc = saga_pg_query(pg, sql_identity, NULL, &rows, err)) < 0)
+    if (rc >= 0 && saga_rows_n(rows) == 0) {
+        saga_rows_free(rows);
+        rows = NULL;
+        saga_param_text(&p, service->name);
+        saga_param_int(&p, lanes);
+        saga_param_text(&p, prefix);
+        saga_param_text(&p, cluster);
+        if ((rc = identify(pg, &p, err)) >= 0)
+            rc = saga_pg_query(pg, sql_identity, NULL, &rows, err);
+        saga_params_free(&p);
+    }
+    if (rc < 0)
         return rc;
     const char *was_service = saga_rows_text(rows, 0, 0), *was_prefix = saga_rows_text(rows, 0, 2),
                *was_cluster = saga_rows_text(rows, 0, 3);

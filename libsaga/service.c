@@ -239,7 +239,8 @@ int saga_main(int argc, char **argv, const struct saga_service *service)
     mallopt(M_MMAP_THRESHOLD, 32 << 20);
     mallopt(M_TRIM_THRESHOLD, 64 << 20);
     allow_files();
-    if (saga_conf_read(&conf, service, argc, argv, &exit_now, &err) < 0) {
+    if (saga_conf_read(&conf, service, argc, argv, &exit_now, &err) < 0 ||
+        (!exit_now && saga_pg_check(conf.database, &err) < 0)) {
         fprintf(stderr, "%s-svc: %s\n", service->name, err.text);
         return BAD_SETTING;
     }

@@ -259,6 +259,8 @@ static int republish(struct saga_engine *e, struct saga_lane *lane, struct saga_
     if (n < 0)
         return n;
     lane->resend = false;
+    if (!lane->out.n)
+        lane->waits_since = 0; /* Kafka had it all */
     lane->others = 0;
     return 1;
 }

@@ -84,8 +84,8 @@ static void count(struct saga_engine *e)
         const struct saga_lane *lane = &e->lane[i];
         unpublished += lane->out.n;
         stopped += lane->state == SAGA_LANE_STOPPED;
-        if (lane->out.n && now - lane->sent_at > oldest)
-            oldest = now - lane->sent_at;
+        if (lane->waits_since && now - lane->waits_since > oldest)
+            oldest = now - lane->waits_since;
         for (int t = 0; t < e->intake.topics && lane->ours; t++) {
             int64_t end = saga_bus_end(e->bus, t, i);
             gaps[t] += saga_input_open(&lane->reader.input[t]);
@@ -169,8 +169,12 @@ void saga_view_init(struct saga_engine *e)
     m->forwards = saga_metric("saga_forwards_total", "", "Requests forwarded to their lane.");
     m->unpublished =
         saga_metric("saga_unpublished", "", "Outbox rows that Kafka has not acknowledged.");
-    m->oldest =
-        saga_metric("saga_unpublished_age_seconds", "", "How long the oldest of them has waited.");
+    m->oldest = saga_metric("saga_unpublished_age_seconds", "",
+                            "For how long none of those of a lane was.");
+    m->outbox_age = saga_metric("saga_outbox_age_seconds", "",
+                                "Since when the present outbox table is written; about twice "
+                                "SAGA_OUTBOX_KEEP: it cannot be turned.");
+    m->outbox_bytes = saga_metric("saga_outbox_bytes", "", "Size of the present outbox table.");
     m->failed = saga_metric("saga_batches_failed_total", "", "Transactions rolled back.");
     m->calls = saga_metric("saga_calls_total", "", "Outside calls handed over.");
     m->answers = saga_metric("saga_answers_total", "", "Answers of outside calls.");

@@ -85,7 +85,7 @@ static int current(void)
 static bool rotate(int64_t keep, int64_t bytes)
 {
     struct saga_err err = {0};
-    int rc = saga_outbox_rotate(pg, keep, bytes, &err);
+    int rc = saga_outbox_rotate(pg, keep, bytes, &(struct saga_outbox_table){0}, &err);
 
     ck_assert_msg(rc >= 0, "%s", err.text);
     return rc == 1;

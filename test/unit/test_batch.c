@@ -433,10 +433,10 @@ START_TEST(forward_row)
 }
 END_TEST
 
-/* A dead letter keeps key, value and headers, and says where it stood and why. */
+/* A dead letter keeps key, value and headers, and says where it stood and why, itself. */
 START_TEST(dead_letter_row)
 {
-    const struct saga_header headers[] = {{"x", "1", 1}, {"null", NULL, 0}};
+    const struct saga_header headers[] = {{"dlq-topic", "y", 1}, {"x", "1", 1}, {"null", NULL, 0}};
     struct saga_record record = {.topic = "order.events",
                                  .partition = 1,
                                  .offset = 88,
@@ -446,7 +446,7 @@ START_TEST(dead_letter_row)
                                  .value = "rubbish",
                                  .value_n = 7,
                                  .headers = headers,
-                                 .headers_n = 2};
+                                 .headers_n = 3};
     const struct saga_out *out = put(SAGA_IN_DEAD, &record);
 
     ck_assert_str_eq(out->topic, "counter.dlq");
@@ -496,11 +496,11 @@ START_TEST(dead_empty_value)
 }
 END_TEST
 
-/* However large the record, its dead letter fits: 256 KiB of value and of key, 16 KiB of headers.
- */
+/* However large the record, its dead letter fits: 256 KiB of value and of key, 16 KiB of headers. */
 START_TEST(dead_letter_limits)
 {
     static char much[256 * KIB + 1];
+    static struct saga_header many[600000] = {{.name = ""}, {.name = ""}};
     struct saga_header headers[] = {{"12345678", much, 16 * KIB - 8}, {"more", much, 1}};
     struct saga_record record = {.topic = "order.events",
                                  .key = much,
@@ -530,6 +530,9 @@ START_TEST(dead_letter_limits)
     out = put(SAGA_IN_DEAD, &record);
     ck_assert_ptr_nonnull(header_of(out, "12345678"));
     ck_assert_ptr_null(header_of(out, "more"));
+    for (record.headers = many; record.headers_n < 600000; record.headers_n++)
+        many[record.headers_n].name = ""; /* of nothing, too, there may be too much */
+    ck_assert_int_eq(put(SAGA_IN_DEAD, &record)->headers_n, SAGA_HEADERS_MANY + 9);
 }
 END_TEST
 

@@ -281,6 +281,24 @@ START_TEST(a_refused_record_is_told_from_those_that_fail_with_it)
 }
 END_TEST
 
+/* One that the client itself does not take has no report of its own: who sent it is told all the same. */
+START_TEST(a_record_too_large_for_the_client)
+{
+    static char value[2 << 20];
+
+    saga_bus_send(bus,
+                  &(struct saga_delivery){
+                      .topic = "thing.events", .value = value, .value_n = sizeof value, .seq = 7});
+    ck_assert_int_eq(reports, 1);
+    ck_assert_int_eq(report[0].seq, 7);
+    ck_assert_int_eq(report[0].offset, -1);
+    ck_assert_msg(*report[0].refused, "not told why");
+    saga_bus_serve(bus, &err);
+    err.code = 0;
+    ck_assert_int_eq(saga_bus_renew(bus, &err), 0);
+}
+END_TEST
+
 /* ---- Reading ---- */
 
 /* Hands out rows of lane 0 up to number to, each once, in order. */
@@ -341,6 +359,7 @@ Suite *bus_suite(void)
     tcase_add_test(sending, attack_13_success_without_offset);
     tcase_add_test(sending, a_loss_is_one_of_a_connection);
     tcase_add_test(sending, a_refused_record_is_told_from_those_that_fail_with_it);
+    tcase_add_test(sending, a_record_too_large_for_the_client);
     suite_add_tcase(suite, sending);
     tcase_set_timeout(reading, 60);
     tcase_add_checked_fixture(reading, start, stop);
