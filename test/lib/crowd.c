@@ -101,6 +101,7 @@ void crowd_add(struct crowd *c, struct crowd_ask *ask)
 static void end(struct crowd *c, struct crowd_ask *ask, CURLcode code)
 {
     ask->status = 0;
+    ask->why = curl_easy_strerror(code);
     if (code == CURLE_OK) {
         curl_easy_getinfo(ask->curl, CURLINFO_RESPONSE_CODE, &ask->status);
         ask->answer = json_loadb(ask->text, ask->text_n, 0, NULL);

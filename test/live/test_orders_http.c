@@ -453,6 +453,13 @@ END_TEST
 
 /* ---- Trouble ---- */
 
+/* Stopped when this returns: not one of its threads runs. */
+static void freeze(pid_t pid)
+{
+    kill(pid, SIGSTOP);
+    AWAIT(PATIENCE, same(shell("grep -L '^State:.T' /proc/%d/task/*/status", (int)pid), ""));
+}
+
 /* Kafka says nothing: it is not known whether it has the request, and a repeat with the same key
  * is one order. */
 START_TEST(kafka_does_not_acknowledge)
@@ -462,9 +469,11 @@ START_TEST(kafka_does_not_acknowledge)
 
     MUST(pid > 1, "no pid: %s", kafka);
     EXPECT(202, 0, "", content("tok_ok"), NULL, NULL); /* connected */
-    kill(pid, SIGSTOP);
+    freeze(pid);
+    int64_t began = test_now();
     long status = ask(0, "", content("tok_ok"), key_of("silent"), NULL);
-    MUST(strstr(member("detail"), "same Idempotency-Key"), "%s", member("detail"));
+    MUST(strstr(member("detail"), "same Idempotency-Key"), "%ld after %.3f s: %s, %s", status,
+         (double)(test_now() - began) / 1e6, asked.why, member("detail"));
     long unknown = ask(0, "/nobody/cancel", "{}", NULL, NULL); /* is it on its way? */
     kill(pid, SIGCONT);
     MUST_BE(unknown, 503);
