@@ -13,7 +13,7 @@ SAGA_RUN=$(env -u SAGA_RUN bash -c 'source "$0" && echo "$SAGA_HOME"' "$bench_ro
 export SAGA_RUN SAGA_KAFKA_PORT=$BENCH_PORT SAGA_KAFKA_CONTROLLER_PORT=$((BENCH_PORT + 1)) PGPORT=$((BENCH_PORT + 2)) \
     SAGA_REDIS_PORT=$((BENCH_PORT + 3)) ORDER_LISTEN=127.0.0.1:$((BENCH_PORT + 4)) \
     INVENTORY_LISTEN=127.0.0.1:$((BENCH_PORT + 5)) PAYMENT_LISTEN=127.0.0.1:$((BENCH_PORT + 6)) \
-    PGDATABASE=saga SAGA_LANES=6 SAGA_KAFKA_JIT=full LOG_LEVEL="${LOG_LEVEL:-warn}"
+    PGDATABASE=saga SAGA_LANES="${BENCH_LANES:-6}" SAGA_KAFKA_JIT=full LOG_LEVEL="${LOG_LEVEL:-warn}"
 # shellcheck source=SCRIPTDIR/../../deploy/local/lib.sh
 source "$bench_root/deploy/local/lib.sh"
 # shellcheck source=SCRIPTDIR/../../deploy/local/services.sh
