@@ -47,7 +47,9 @@ struct flight {
 
 void saga_post_init(const struct saga_conf *conf)
 {
+    pthread_rwlock_wrlock(&post.lock);
     post.bus.conf = conf;
+    pthread_rwlock_unlock(&post.lock);
 }
 
 /* ---- Reports ---- */
@@ -196,7 +198,7 @@ static int start(struct saga_err *err)
     pthread_t thread;
 
     if (!post.bus.conf)
-        return saga_err(err, SAGA_RETRY, "this process has no Kafka");
+        return saga_err(err, SAGA_RETRY, "this process does not know its Kafka yet");
     post.in_flight = saga_metric("saga_posts_in_flight", "", "Requests on their way to Kafka");
     post.refused = counter("refused");
     post.ends[SAGA_POST_DONE] = counter("acknowledged");

@@ -97,7 +97,7 @@ void saga_work_start(const struct saga_conf *conf, const struct saga_service *se
 void saga_work_stop(void);
 /* Takes req, for a worker of the route's kind. -> false: too many wait there, and req stays */
 bool saga_work_give(struct saga_request *req);
-extern int64_t
+extern _Atomic int64_t
     saga_work_patience; /* us: who has waited so long is told to come again, he may be gone */
 
 #endif

@@ -13,7 +13,7 @@
 enum { WORKERS = 4, WAITING_MAX = 256, SEARCHES_MAX = 16, SEARCH_S = 1 };
 enum { PG_PATIENCE_MS = 7000 /* longer than a statement may take: its server hangs */ };
 
-int64_t saga_work_patience = INT64_C(10000000);
+_Atomic int64_t saga_work_patience = INT64_C(10000000);
 
 /* A queue and those that serve it. */
 struct line {

@@ -34,7 +34,7 @@ struct saga_post {
     void *owner;
 };
 
-/* conf: kept. Connects at the first use. */
+/* conf: kept. Before it all is refused with SAGA_RETRY. Connects at the first use. */
 void saga_post_init(const struct saga_conf *conf);
 /* Copies. -> 0, SAGA_RETRY: too many are on their way, SAGA_FATAL: a setting is wrong; nothing is sent */
 int saga_post(const struct saga_post *post, struct saga_err *err);

@@ -214,6 +214,8 @@ static int serve(struct saga_engine *e, struct saga_err *err)
     if ((rc = open_database(e, err)) < 0 || atomic_load(&e->stop) ||
         (rc = open_kafka(e, err)) < 0 || atomic_load(&e->stop))
         return rc;
+    saga_post_init(
+        e->conf); /* nothing is taken for a Kafka that is not known to be the right one */
     init_lanes(e);
     saga_view_waits(NULL);
     saga_calls_start(e->service, (int)e->conf->callers, e->wake);
@@ -254,7 +256,6 @@ int saga_main(int argc, char **argv, const struct saga_service *service)
     handle_signals(&engine);
     saga_view_turned();
     saga_view_waits("starting");
-    saga_post_init(&conf);
     if (service->start && service->start(&conf, &err) < 0) {
         fprintf(stderr, "%s-svc: %s\n", service->name, err.text);
         return BAD_SETTING;
