@@ -97,7 +97,7 @@ $(B)/test/sim: LDFLAGS += -Wl,--wrap=malloc,--wrap=realloc,--wrap=free# test/sim
 $(BENCHES): $(B)/bench/%: $(B)/obj/test/bench/%.o $(RULES)
 $(FUZZERS): build/fuzz/test/%: $(B)/obj/test/fuzz/%.o $(addprefix $(B)/obj/test/,fuzz/fuzz.o lib/agree.o lib/test.o) $(RULES)
 $(SUITES): EXTRA = $(CHECK_LIBS)
-$(B)/test/unit: EXTRA += $(addprefix -Wl$(,)--wrap=,malloc calloc realloc)# test_memory.c makes them fail
+$(B)/test/unit: EXTRA += $(addprefix -Wl$(,)--wrap=,malloc calloc realloc ctl_next)# test_memory.c, test_sagactl.c
 $(filter-out $(TOOLS),$(BINS)) $(FAILING) $(SUITES) $(BENCHES) $(FUZZERS): $(LIB)
 	$(call say,link,$@)mkdir -p $(@D) && $(LINK) $(filter %.o,$^) $(filter %.a,$^) -o $@ $(PKG_LIBS) $(EXTRA)
 $(TOOLS): deploy/local/kafka-tool

@@ -1,6 +1,7 @@
 /* sagactl without servers: its arguments, what it would send, timelines and dead letters of recorded
  * topics. */
 #include <check.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,8 @@
 #include "libsaga/sagactl/ctl.h"
 #include "libsaga/sagactl/dlq.h"
 #include "libsaga/sagactl/entry.h"
+#include "libsaga/sagactl/kafka.h"
+#include "libsaga/sagactl/timeline.h"
 #include "suites.h"
 
 enum { WORDS = 16, TEXT = 8000 };
@@ -295,6 +298,41 @@ START_TEST(timeline)
 }
 END_TEST
 
+/* A lane where something comes all the time: one's own order first, then those of others. */
+int __wrap_ctl_next(int ms, struct saga_record *record);
+int __wrap_ctl_next(int ms, struct saga_record *record)
+{
+    static const char paid[] = EVENT("1.43.1", "OrderPaid", "1.4.1", "");
+    static int64_t offset;
+
+    (void)ms;
+    poll(NULL, 0, 2);
+    *record = (struct saga_record){.topic = "order.events",
+                                   .offset = offset,
+                                   .key = offset ? "o-2" : "o-1",
+                                   .key_n = 3,
+                                   .value = paid,
+                                   .value_n = sizeof paid - 1};
+    offset++;
+    return 1;
+}
+
+static bool is_paid(const struct ctl_entry *e, const void *unused)
+{
+    (void)unused;
+    return strcmp(e->type, "OrderPaid") == 0;
+}
+
+/* What is waited for is seen although the lane is never quiet. */
+START_TEST(a_busy_lane)
+{
+    struct ctl_timeline t = {0};
+
+    ck_assert_ptr_nonnull(ctl_follow_until(&t, "o-1", 5, is_paid, NULL));
+    ctl_timeline_free(&t);
+}
+END_TEST
+
 /* Whatever stands in a topic is shown as something, its order where it tells one. */
 START_TEST(unreadable_records)
 {
@@ -379,6 +417,7 @@ Suite *sagactl_suite(void)
     tcase_add_test(all, every_command_has_help);
     tcase_add_test(all, places);
     tcase_add_test(all, timeline);
+    tcase_add_test(all, a_busy_lane);
     tcase_add_test(all, unreadable_records);
     tcase_add_test(all, dead_letters);
     tcase_add_test(all, no_dead_letters);
