@@ -275,10 +275,12 @@ static void add_chunk(const struct written *at, int n, bool values, int64_t gene
     saga_redis_add(keeper.redis, c);
 }
 
-/* Whether somebody reads what changes. */
-static bool is_read(int64_t now)
+/* Whether somebody reads what changes; where very many SKUs change at once, that is not worth its price. */
+static bool has_values(const struct stock_change *change, int64_t now)
 {
-    return keeper.read_at && now - keeper.read_at < TOMBSTONE_MS * MS;
+    bool read = keeper.read_at && now - keeper.read_at < TOMBSTONE_MS * MS;
+
+    return change->done && change->values && read && change->n <= VALUES_MAX;
 }
 
 static void add_change(const struct stock_change *change, int64_t now)
@@ -287,7 +289,7 @@ static void add_change(const struct stock_change *change, int64_t now)
         add_creating(change->creating);
     for (int i = 0; i < change->n; i += CHUNK)
         add_chunk(change->at + i, change->n - i < CHUNK ? change->n - i : CHUNK,
-                  change->done && change->values && is_read(now), change->generation);
+                  has_values(change, now), change->generation);
     saga_count(cache_metric.told, change->n);
 }
 

@@ -59,7 +59,8 @@ enum {
     LIVING_MS = 300, /* how often the database is asked who may write */
     LIVING_OLD_MS = 5000,  /* older than this its answer says nothing */
     QUEUE_MAX = 64 * 1024, /* SKUs that wait to be told */
-    CHUNK = 100,           /* SKUs in one run of a script: Redis serves others in between */
+    VALUES_MAX = 300, /* SKUs of a batch that stores values: a larger one only says what is old */
+    CHUNK = 100,      /* SKUs in one run of a script: Redis serves others in between */
 };
 
 /* The remedies that CACHE_WITHOUT takes away, for tests and the demo. */
