@@ -10,7 +10,7 @@
 #include "ctl.h"
 #include "post.h"
 
-enum { ANSWER_MS = 5000, SEND_MS = 10000, DONE = -1 };
+enum { ANSWER_MS = 10000, SEND_MS = 10000, DONE = -1 };
 
 const char *const ctl_all_topics[] = {
     "order.requests", "order.events",  "inventory.events", "payment.events",
