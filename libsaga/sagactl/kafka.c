@@ -157,8 +157,12 @@ static int32_t partitions_of(const char *topic, bool led)
 {
     rd_kafka_topic_t *t = rd_kafka_topic_new(reader(), ctl_topic(topic), NULL);
     const struct rd_kafka_metadata *md;
-    if (!t || rd_kafka_metadata(reader(), 0, t, &md, ANSWER_MS))
-        away();
+    int64_t until = ctl_now_ms() + ANSWER_MS;
+    while (!t || rd_kafka_metadata(reader(), 0, t, &md, ANSWER_MS)) {
+        if (!t || ctl_now_ms() >= until)
+            away();
+        rd_kafka_poll(reader(), 100);
+    }
     int32_t n = 0;
     if (md->topic_cnt == 1 && !md->topics[0].err)
         n = md->topics[0].partition_cnt;
@@ -284,10 +288,16 @@ static rd_kafka_topic_partition_list_t *partitions(const struct ctl_where *w)
  * means. */
 static void resolve(rd_kafka_topic_partition_list_t *list, int64_t what)
 {
-    for (int i = 0; i < list->cnt; i++)
-        list->elems[i].offset = what;
-    if (rd_kafka_offsets_for_times(reader(), list, ANSWER_MS))
-        away();
+    int64_t until = ctl_now_ms() + ANSWER_MS;
+    rd_kafka_resp_err_t e;
+    do { /* an error that passes, as of a connection that is just made, is none */
+        for (int i = 0; i < list->cnt; i++)
+            list->elems[i].offset = what;
+        if (!(e = rd_kafka_offsets_for_times(reader(), list, ANSWER_MS)))
+            return;
+        rd_kafka_poll(reader(), 100);
+    } while (ctl_now_ms() < until);
+    away();
 }
 
 static void start(rd_kafka_topic_partition_list_t *list, const struct ctl_where *w)

@@ -1,5 +1,5 @@
-/* sagactl beside traffic that is not its own: a lane where something always comes, topics that end with
- * what is no record, texts that a terminal obeys. */
+/* sagactl and what others have written: topics that end with what is no record, texts that a terminal
+ * obeys. */
 #include "suites.h"
 
 #include <librdkafka/rdkafka.h>
@@ -32,24 +32,6 @@ static const char *sagactl(const char *command)
     return shell("SAGA_TOPIC_PREFIX=%s timeout 20 sagactl %s 2>&1; echo status $?", w->prefix,
                  command);
 }
-
-/* Orders in the same lane all the time: what is about one of them is shown, and judged, all the same. */
-START_TEST(a_busy_lane)
-{
-    shell("SAGA_TOPIC_PREFIX=%s sagactl order place --id busy --count 8000 --rate 400 --sku load-1"
-          " >/dev/null 2>&1 &",
-          w->prefix);
-    AWAIT(PATIENCE, same(world_state(w, "busy-1"), "PAID HELD COMPLETED"));
-    const char *said = sagactl("order place --id one --sku load-1 --wait 5");
-    MUST(strstr(said, "OrderPaid") && strstr(said, "status 0"), "%s", said);
-    AWAIT(PATIENCE, strstr(shell("SAGA_TOPIC_PREFIX=%s timeout 2 sagactl watch --from-beginning"
-                                 " --order one || true",
-                                 w->prefix),
-                           "PlaceOrder"));
-    MUST(same(world_state(w, "busy-8000"), "- - -"), "the lane was not busy any more");
-    AWAIT(PATIENCE, same(world_state(w, "busy-8000"), "PAID HELD COMPLETED"));
-}
-END_TEST
 
 static void must(rd_kafka_error_t *error)
 {
@@ -120,7 +102,6 @@ Suite *sagactl_suite(void)
 
     tcase_add_unchecked_fixture(all, setup, teardown);
     tcase_set_timeout(all, 4 * PATIENCE);
-    tcase_add_test(all, a_busy_lane);
     tcase_add_test(all, a_transaction_at_the_end);
     tcase_add_test(all, what_a_terminal_obeys);
     tcase_add_test(all, it_all_balances);
