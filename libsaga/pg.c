@@ -168,9 +168,9 @@ int saga_pg_connect(struct saga_pg *pg, struct saga_err *err)
                           "keepalives_interval",
                           "target_session_attrs",
                           NULL};
+    /* of a server that is gone without a word we hear soon; of several we take one that writes */
     const char *values[] = {pg->conninfo, pg->name, "UTF8", options,      "5",
-                            "10000",      "5",      "5",    "read-write", /* of several servers */
-                            NULL}; /* a server that is gone without a word */
+                            "10000",      "5",      "5",    "read-write", NULL};
 
     if (saga_pg_connected(pg))
         return 0;

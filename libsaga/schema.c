@@ -95,7 +95,8 @@ int saga_schema_migrate(struct saga_pg *pg, const struct saga_service *service, 
 }
 
 /* Two who begin at the same time: the second one finds what the first has written. */
-static const char begin_identify[] = "begin; lock table identity in share row exclusive mode";
+static const char begin_identify[] =
+    "begin; set local lock_timeout = '2s'; lock table identity in share row exclusive mode";
 
 static const char sql_identify[] =
     "insert into identity (service, lanes, topic_prefix, kafka_cluster_id)"

@@ -6,6 +6,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 #include "ctl.h"
 #include "post.h"
@@ -35,9 +36,21 @@ const char *ctl_topic(const char *name)
     return out;
 }
 
-static _Noreturn void away(void)
+static _Noreturn void away(rd_kafka_resp_err_t why)
 {
-    ctl_die(CTL_AWAY, "Kafka does not answer at %s (KAFKA_BOOTSTRAP_SERVERS)", ctl_brokers());
+    ctl_die(CTL_AWAY, "Kafka does not answer at %s (KAFKA_BOOTSTRAP_SERVERS): %s", ctl_brokers(),
+            rd_kafka_err2str(why));
+}
+
+/* What is asked again until then, as errors pass: ends the program when the time is over. */
+static int left_until(int64_t until, rd_kafka_resp_err_t why)
+{
+    int64_t now = ctl_now_ms();
+    if (now >= until)
+        away(why);
+    if (why)
+        nanosleep(&(struct timespec){.tv_nsec = 50000000}, NULL);
+    return (int)(until - now);
 }
 
 /* ---- Handles ---- */
@@ -158,11 +171,11 @@ static int32_t partitions_of(const char *topic, bool led)
     rd_kafka_topic_t *t = rd_kafka_topic_new(reader(), ctl_topic(topic), NULL);
     const struct rd_kafka_metadata *md;
     int64_t until = ctl_now_ms() + ANSWER_MS;
-    while (!t || rd_kafka_metadata(reader(), 0, t, &md, ANSWER_MS)) {
-        if (!t || ctl_now_ms() >= until)
-            away();
-        rd_kafka_poll(reader(), 100);
-    }
+    rd_kafka_resp_err_t e = RD_KAFKA_RESP_ERR_NO_ERROR;
+    if (!t)
+        away(rd_kafka_last_error());
+    while ((e = rd_kafka_metadata(reader(), 0, t, &md, left_until(until, e))))
+        ;
     int32_t n = 0;
     if (md->topic_cnt == 1 && !md->topics[0].err)
         n = md->topics[0].partition_cnt;
@@ -289,15 +302,11 @@ static rd_kafka_topic_partition_list_t *partitions(const struct ctl_where *w)
 static void resolve(rd_kafka_topic_partition_list_t *list, int64_t what)
 {
     int64_t until = ctl_now_ms() + ANSWER_MS;
-    rd_kafka_resp_err_t e;
-    do { /* an error that passes, as of a connection that is just made, is none */
+    rd_kafka_resp_err_t e = RD_KAFKA_RESP_ERR_NO_ERROR;
+    do {
         for (int i = 0; i < list->cnt; i++)
             list->elems[i].offset = what;
-        if (!(e = rd_kafka_offsets_for_times(reader(), list, ANSWER_MS)))
-            return;
-        rd_kafka_poll(reader(), 100);
-    } while (ctl_now_ms() < until);
-    away();
+    } while ((e = rd_kafka_offsets_for_times(reader(), list, left_until(until, e))));
 }
 
 static void start(rd_kafka_topic_partition_list_t *list, const struct ctl_where *w)
@@ -329,8 +338,9 @@ void ctl_read(const struct ctl_where *w)
             rd_kafka_topic_partition_list_del_by_idx(now.ends, i);
         }
     now.open = from->cnt;
-    if (rd_kafka_assign(reader(), from))
-        away();
+    rd_kafka_resp_err_t e = rd_kafka_assign(reader(), from);
+    if (e)
+        away(e);
     rd_kafka_topic_partition_list_destroy(from);
 }
 
@@ -397,7 +407,7 @@ int ctl_next(int ms, struct saga_record *record)
         if (!m) {
             silent_since = silent_since ? silent_since : ctl_now_ms();
             if (now.bounded && ctl_now_ms() - silent_since > SEND_MS)
-                away();
+                away(RD_KAFKA_RESP_ERR__TIMED_OUT);
             return 0;
         }
         if (!is_told(m)) {
