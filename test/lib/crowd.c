@@ -9,12 +9,13 @@
 
 #include "test.h"
 
-enum { ANSWER_MS = 40000 };
+enum { ANSWER_S = 60 /* longer than anybody may take */ };
 
 struct crowd {
     CURLM *multi;
     int at_once, under_way, left;
     struct crowd_ask *first, **end; /* those that wait for their turn */
+    struct crowd_ask *asked;        /* those under way, the newest try first */
 };
 
 struct crowd *crowd_new(int at_once)
@@ -72,7 +73,7 @@ static void begin(struct crowd *c, struct crowd_ask *ask)
     if (ask->body)
         curl_easy_setopt(curl, CURLOPT_POSTFIELDS, ask->body);
     curl_easy_setopt(curl, CURLOPT_HTTPHEADER, list);
-    curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, (long)ANSWER_MS);
+    curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, (long)((test_until(ANSWER_S) - test_now()) / 1000));
     curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, take);
     curl_easy_setopt(curl, CURLOPT_WRITEDATA, ask);
@@ -87,6 +88,8 @@ static void begin(struct crowd *c, struct crowd_ask *ask)
     json_decref(ask->answer);
     ask->answer = NULL;
     curl_multi_add_handle(c->multi, curl);
+    ask->next = c->asked;
+    c->asked = ask;
     c->under_way++;
 }
 
@@ -98,6 +101,31 @@ void crowd_add(struct crowd *c, struct crowd_ask *ask)
     c->left++;
 }
 
+/* What libcurl has done for the one whose newest try is the oldest. */
+static const char *oldest(const struct crowd *c)
+{
+    const struct crowd_ask *ask = c->asked;
+    curl_off_t sent = 0, since = 0;
+    long port = 0;
+
+    while (ask->next)
+        ask = ask->next;
+    curl_easy_getinfo(ask->curl, CURLINFO_LOCAL_PORT, &port);
+    curl_easy_getinfo(ask->curl, CURLINFO_SIZE_UPLOAD_T, &sent);
+    curl_easy_getinfo(ask->curl, CURLINFO_TOTAL_TIME_T, &since);
+    return text("%s from port %ld: try %d for %.3f s, %ld bytes of the body sent, %zu of an answer",
+                ask->url, port, ask->tries, (double)since / 1e6, (long)sent, ask->text_n);
+}
+
+static void leave(struct crowd *c, const struct crowd_ask *ask)
+{
+    struct crowd_ask **at = &c->asked;
+
+    while (*at != ask)
+        at = &(*at)->next;
+    *at = ask->next;
+}
+
 static void end(struct crowd *c, struct crowd_ask *ask, CURLcode code)
 {
     ask->status = 0;
@@ -106,6 +134,8 @@ static void end(struct crowd *c, struct crowd_ask *ask, CURLcode code)
         curl_easy_getinfo(ask->curl, CURLINFO_RESPONSE_CODE, &ask->status);
         ask->answer = json_loadb(ask->text, ask->text_n, 0, NULL);
     }
+    MUST(code != CURLE_OPERATION_TIMEDOUT, "%s", oldest(c));
+    leave(c, ask);
     curl_multi_remove_handle(c->multi, ask->curl);
     curl_easy_cleanup(ask->curl);
     curl_slist_free_all(ask->list);
@@ -144,6 +174,19 @@ int crowd_turn(struct crowd *c)
             end(c, ask, code);
         }
     return c->left;
+}
+
+const char *crowd_wait(struct crowd *c, double seconds)
+{
+    int64_t until = test_until(seconds);
+
+    for (int left = c->left, now; (now = crowd_turn(c)) > 0; left = now) {
+        if (now < left)
+            until = test_until(seconds);
+        if (test_now() >= until)
+            return text("%d are left, none was answered for %g s; %s", now, seconds, oldest(c));
+    }
+    return NULL;
 }
 
 void crowd_free(struct crowd *c)

@@ -26,9 +26,12 @@ struct crowd_ask { /* {0} but for what is asked; it stays where it is until it i
 
 struct crowd;
 
+/* One that is not answered within a minute fails the test: asked again, it would hide that. */
 struct crowd *crowd_new(int at_once); /* so many connections at most */
 void crowd_add(struct crowd *c, struct crowd_ask *ask);
 int crowd_turn(struct crowd *c); /* for at most 10 ms. -> how many are not answered yet */
+/* Turns until all are answered. -> NULL; or what of one of them, when none is for so many seconds */
+const char *crowd_wait(struct crowd *c, double seconds);
 void crowd_free(struct crowd *c);
 
 #endif
