@@ -6,6 +6,7 @@
 
 #include <assert.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -21,13 +22,18 @@ struct queued {
 
 static struct {
     pthread_mutex_t lock;
-    pthread_cond_t some;
+    sem_t some; /* to look whether there are any; no condition variable: see http_work.c */
     const struct saga_service *service;
     struct queued *first, *last, *bucket[BUCKETS];
     int n, wake;
     bool stopped;
     struct saga_answered *answers, *newest;
-} calls = {.lock = PTHREAD_MUTEX_INITIALIZER, .some = PTHREAD_COND_INITIALIZER};
+} calls = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+__attribute__((constructor)) static void prepare(void)
+{
+    sem_init(&calls.some, 0, 0);
+}
 
 static struct queued **bucket_of(const char *key)
 {
@@ -96,7 +102,7 @@ int saga_calls_put(const struct saga_call *batch, int n, int64_t since)
     for (int i = 0; i < n; i++)
         queued += put(&batch[i], since);
     if (queued)
-        pthread_cond_signal(&calls.some);
+        sem_post(&calls.some);
     pthread_mutex_unlock(&calls.lock);
     return queued;
 }
@@ -124,18 +130,19 @@ static void *caller(void *unused)
     (void)unused;
     for (;;) {
         int n = 0;
+        if (sem_wait(&calls.some) < 0)
+            continue; /* a signal */
         pthread_mutex_lock(&calls.lock);
-        while (!calls.first || calls.stopped)
-            pthread_cond_wait(&calls.some, &calls.lock);
-        while (calls.first && n < AT_ONCE) {
+        while (calls.first && n < AT_ONCE && !calls.stopped) {
             taken[n] = pop();
             batch[n] = taken[n]->call;
             n++;
         }
         if (calls.first)
-            pthread_cond_signal(&calls.some); /* more than one takes at once: another helps */
+            sem_post(&calls.some); /* more than one takes at once: another helps */
         pthread_mutex_unlock(&calls.lock);
-        calls.service->call(batch, n);
+        if (n)
+            calls.service->call(batch, n);
         for (int i = 0; i < n; i++)
             free(taken[i]);
     }

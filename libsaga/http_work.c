@@ -2,6 +2,7 @@
  * request holds up another's connection; those that search Kafka on one more, because they may take
  * half a minute. What waits for a worker is bounded: beyond it a client is told to come again. */
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -15,11 +16,12 @@ enum { PG_PATIENCE_MS = 7000 /* longer than a statement may take: its server han
 
 _Atomic int64_t saga_work_patience = INT64_C(10000000);
 
-/* A queue and those that serve it. */
+/* A queue and those that serve it. They wait for a semaphore: a condition variable for which several wait
+ * can lose a signal (glibc before 2.41, bug 25847; DESIGN.md 7), and a request with it. */
 struct line {
     struct saga_request *first, **end;
     int waiting, max;
-    pthread_cond_t filled;
+    sem_t filled; /* one for each that waits; more when all are to stop */
 };
 
 static struct {
@@ -48,9 +50,9 @@ static struct line *served_by(int i)
 /* -> NULL: we are to stop */
 static struct saga_request *next_of(struct line *line)
 {
+    while (sem_wait(&line->filled) < 0)
+        ; /* a signal */
     pthread_mutex_lock(&work.lock);
-    while (!line->first && !work.stop)
-        pthread_cond_wait(&line->filled, &work.lock);
     struct saga_request *req = line->first;
     if (req) {
         line->first = req->next;
@@ -100,7 +102,7 @@ bool saga_work_give(struct saga_request *req)
         line->end = &req->next;
         line->waiting++;
         saga_count(work.waiting, 1);
-        pthread_cond_signal(&line->filled);
+        sem_post(&line->filled);
     }
     pthread_mutex_unlock(&work.lock);
     return room;
@@ -130,7 +132,7 @@ void saga_work_start(const struct saga_conf *conf, const struct saga_service *se
     for (int l = 0; l < 2; l++) {
         work.line[l] = (struct line){.max = l ? SEARCHES_MAX : WAITING_MAX};
         work.line[l].end = &work.line[l].first;
-        pthread_cond_init(&work.line[l].filled, NULL);
+        sem_init(&work.line[l].filled, 0, 0);
     }
     for (int i = 0; i <= WORKERS; i++) {
         work.pg[i] = saga_http_session();
@@ -146,9 +148,9 @@ void saga_work_stop(void)
 
     pthread_mutex_lock(&work.lock);
     work.stop = true;
-    for (int l = 0; l < 2; l++)
-        pthread_cond_broadcast(&work.line[l].filled);
     pthread_mutex_unlock(&work.lock);
+    for (int i = 0; i <= WORKERS; i++)
+        sem_post(&served_by(i)->filled);
     for (int i = 0; i < WORKERS; i++) {
         pthread_join(work.thread[i], NULL);
         saga_pg_free(work.pg[i]);

@@ -24,6 +24,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -174,19 +175,15 @@ struct flight {
 static struct {
     pthread_once_t once;
     pthread_mutex_t lock;
-    pthread_cond_t room;
+    sem_t room;                   /* for so many more to wait or fly */
     struct flight *first, **last; /* that wait to be sent */
-    int64_t held;                 /* they and those in flight */
     CURLM *multi;
     /* the thread's own: */
     struct breaker breaker;
     int64_t told; /* when a call without answer was last logged */
     saga_cell_t *in_flight, *state, *stopped, *dropped;
     struct saga_histogram *seconds;
-} line = {.once = PTHREAD_ONCE_INIT,
-          .lock = PTHREAD_MUTEX_INITIALIZER,
-          .room = PTHREAD_COND_INITIALIZER,
-          .last = &line.first};
+} line = {.once = PTHREAD_ONCE_INIT, .lock = PTHREAD_MUTEX_INITIALIZER, .last = &line.first};
 
 static int64_t now(void)
 {
@@ -219,10 +216,9 @@ static struct flight *flight_of(const struct saga_call *call)
 
 static void hand_over(struct flight *f)
 {
+    while (sem_wait(&line.room) < 0)
+        ; /* a signal */
     pthread_mutex_lock(&line.lock);
-    while (line.held >= payment_http.calls)
-        pthread_cond_wait(&line.room, &line.lock);
-    line.held++;
     bool first = !line.first;
     *line.last = f;
     line.last = &f->next;
@@ -247,10 +243,7 @@ static void drop(struct flight *f)
     free(f->body);
     free(f->answer.at);
     free(f);
-    pthread_mutex_lock(&line.lock);
-    line.held--;
-    pthread_cond_signal(&line.room);
-    pthread_mutex_unlock(&line.lock);
+    sem_post(&line.room);
 }
 
 /* ---- Answers ---- */
@@ -491,6 +484,7 @@ static void start(void)
                                      2500 * MS, 5000 * MS, 10000 * MS, 0};
     pthread_t thread;
 
+    sem_init(&line.room, 0, (unsigned)payment_http.calls);
     line.breaker = (struct breaker){payment_http.break_after, payment_http.break_for};
     line.in_flight = saga_metric("payment_provider_in_flight", "", "Calls to the provider.");
     line.state = saga_metric("payment_provider_breaker", "",
