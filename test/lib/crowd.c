@@ -113,8 +113,11 @@ static const char *oldest(const struct crowd *c)
     curl_easy_getinfo(ask->curl, CURLINFO_LOCAL_PORT, &port);
     curl_easy_getinfo(ask->curl, CURLINFO_SIZE_UPLOAD_T, &sent);
     curl_easy_getinfo(ask->curl, CURLINFO_TOTAL_TIME_T, &since);
-    return text("%s from port %ld: try %d for %.3f s, %ld bytes of the body sent, %zu of an answer",
-                ask->url, port, ask->tries, (double)since / 1e6, (long)sent, ask->text_n);
+    return text(
+        "%s from port %ld: try %d for %.3f s, %ld bytes of the body sent, %zu of an answer; "
+        "the try before it: %ld %s",
+        ask->url, port, ask->tries, (double)since / 1e6, (long)sent, ask->text_n, ask->status,
+        ask->why);
 }
 
 static void leave(struct crowd *c, const struct crowd_ask *ask)
@@ -128,12 +131,15 @@ static void leave(struct crowd *c, const struct crowd_ask *ask)
 
 static void end(struct crowd *c, struct crowd_ask *ask, CURLcode code)
 {
+    const char *title = code ? curl_easy_strerror(code) : NULL;
+
     ask->status = 0;
-    ask->why = curl_easy_strerror(code);
     if (code == CURLE_OK) {
         curl_easy_getinfo(ask->curl, CURLINFO_RESPONSE_CODE, &ask->status);
         ask->answer = json_loadb(ask->text, ask->text_n, 0, NULL);
+        title = json_string_value(json_object_get(ask->answer, "title"));
     }
+    snprintf(ask->why, sizeof ask->why, "%s", title ? title : "");
     MUST(code != CURLE_OPERATION_TIMEDOUT, "%s", oldest(c));
     leave(c, ask);
     curl_multi_remove_handle(c->multi, ask->curl);

@@ -17,7 +17,7 @@ struct crowd_ask { /* {0} but for what is asked; it stays where it is until it i
     long status;    /* of the newest try; 0: the connection broke, or nobody answered */
     json_t *answer; /* NULL: none, or no JSON; the caller's */
     char location[128], applied[32]; /* Location, Preference-Applied; "": not there */
-    const char *why;                 /* there was no answer; libcurl's words */
+    char why[80];                    /* of the newest: what libcurl says, or a problem's title */
     void *curl, *list;               /* private, */
     char *text;
     size_t text_n, text_cap;
