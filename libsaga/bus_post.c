@@ -4,8 +4,8 @@
  * stands. A report with an error says whether it may have arrived; so does one without error whose
  * offset is none: the caller must be able to say the request's place, as its events will name it. What
  * is not reported in time is reported as failed by librdkafka (message.timeout.ms). A producer that
- * has died, as idempotent ones do after a cut connection, is replaced: what it had on its way is
- * reported, then it is destroyed. When HTTP stops, what is on its way is given up while it can
+ * has died, as idempotent ones do after a cut connection, is replaced at once, and destroyed when what
+ * it had on its way is reported. When HTTP stops, what is on its way is given up while it can
  * still be told. */
 #include "post.h"
 
@@ -24,6 +24,7 @@ enum {
     POSTS_MAX = 1024, /* on their way: of at most SAGA_VALUE_MAX each */
     TURN_MS = 100,
     GRACE_US = 1000000, /* until what is on its way is given up: half of HTTP's drain */
+    GIVE_UP = RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT | RD_KAFKA_PURGE_F_NON_BLOCKING,
 };
 
 int64_t saga_post_timeout = INT64_C(5000000);
@@ -32,6 +33,7 @@ static struct {
     pthread_rwlock_t lock; /* who uses the producer reads; who replaces it writes */
     struct saga_bus bus;   /* conf and producer */
     atomic_bool dead;      /* the producer is */
+    rd_kafka_t *old; /* the one before, while it has something to tell; the posting thread's */
     atomic_int under_way;
     struct saga_reported *reported; /* by partition; the posting thread's */
     int32_t partitions;
@@ -141,14 +143,6 @@ static rd_kafka_t *open_producer(struct saga_err *err)
     return rk;
 }
 
-/* All that it has on its way is reported before this returns. */
-static void give_up(rd_kafka_t *rk)
-{
-    rd_kafka_purge(rk, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
-    while (rd_kafka_outq_len(rk) > 0)
-        rd_kafka_poll(rk, TURN_MS);
-}
-
 static void replace(void)
 {
     struct saga_err err = {0};
@@ -162,8 +156,18 @@ static void replace(void)
     post.bus.producer = made;
     atomic_store(&post.dead, false);
     pthread_rwlock_unlock(&post.lock);
-    give_up(old);
-    saga_bus_forget(old);
+    rd_kafka_purge(old, GIVE_UP);
+    post.old = old;
+}
+
+/* What the one before had on its way is told when it can be, and holds up nobody. */
+static void hear_old(void)
+{
+    rd_kafka_poll(post.old, 0);
+    if (rd_kafka_outq_len(post.old) > 0)
+        return;
+    saga_bus_forget(post.old);
+    post.old = NULL;
 }
 
 static void *serve(void *unused)
@@ -173,12 +177,14 @@ static void *serve(void *unused)
     (void)unused;
     while (true) {
         rd_kafka_poll(post.bus.producer, TURN_MS);
-        if (atomic_load(&post.dead))
+        if (post.old)
+            hear_old();
+        if (atomic_load(&post.dead) && !post.old) /* two in a row: it takes nothing meanwhile */
             replace();
         if (saga_http_stopping() && !until)
             until = saga_now() + GRACE_US;
         if (until && saga_now() >= until)
-            rd_kafka_purge(post.bus.producer, RD_KAFKA_PURGE_F_QUEUE | RD_KAFKA_PURGE_F_INFLIGHT);
+            rd_kafka_purge(post.bus.producer, GIVE_UP);
     }
     return NULL;
 }

@@ -332,6 +332,12 @@ int saga_pg_ready(struct saga_pg *pg, struct saga_err *err)
     return 0;
 }
 
+static int silent(struct saga_pg *pg, struct saga_err *err)
+{
+    saga_pg_close(pg);
+    return saga_err(err, SAGA_RETRY, "database: no answer for %d ms", pg->patience);
+}
+
 int saga_pg_wait(struct saga_pg *pg, struct saga_err *err)
 {
     int rc;
@@ -341,10 +347,8 @@ int saga_pg_wait(struct saga_pg *pg, struct saga_err *err)
         int n = poll(&fd, 1, pg->patience);
         if (n < 0 && errno != EINTR)
             return lost(pg, err);
-        if (n == 0) {
-            saga_pg_close(pg);
-            return saga_err(err, SAGA_RETRY, "database: no answer for %d ms", pg->patience);
-        }
+        if (n == 0)
+            return silent(pg, err);
     }
     return rc < 0 ? rc : 0;
 }
@@ -378,6 +382,36 @@ int saga_pg_query(struct saga_pg *pg, const char *sql, const struct saga_params 
     return 0;
 }
 
+/* -> false: it does not answer, or is gone */
+static bool answers(struct saga_pg *pg)
+{
+    while (PQisBusy(pg->conn)) {
+        struct pollfd fd = {saga_pg_socket(pg), POLLIN, 0};
+        int n = poll(&fd, 1, pg->patience);
+        if (n == 0 || (n < 0 && errno != EINTR) || !PQconsumeInput(pg->conn))
+            return false;
+    }
+    return true;
+}
+
+/* PQexec, for no longer than our patience. -> the first error or the last result; NULL: none comes */
+static PGresult *execute(struct saga_pg *pg, const char *sql)
+{
+    PGresult *kept = NULL, *next;
+
+    if (!PQsendQuery(pg->conn, sql))
+        return NULL;
+    while (answers(pg) && (next = PQgetResult(pg->conn))) {
+        bool failed = kept && PQresultStatus(kept) == PGRES_FATAL_ERROR;
+        PQclear(failed ? next : kept);
+        kept = failed ? kept : next;
+    }
+    if (!PQisBusy(pg->conn))
+        return kept;
+    PQclear(kept);
+    return NULL;
+}
+
 int saga_pg_script(struct saga_pg *pg, const char *sql, struct saga_err *err)
 {
     PGresult *result;
@@ -388,7 +422,9 @@ int saga_pg_script(struct saga_pg *pg, const char *sql, struct saga_err *err)
         return lost(pg, err);
     if (pipeline && (PQexitPipelineMode(pg->conn) == 0 || PQsetnonblocking(pg->conn, 0) != 0))
         return lost(pg, err);
-    result = PQexec(pg->conn, sql);
+    result = execute(pg, sql);
+    if (!result)
+        return PQstatus(pg->conn) == CONNECTION_BAD ? lost(pg, err) : silent(pg, err);
     if (PQresultStatus(result) != PGRES_COMMAND_OK && PQresultStatus(result) != PGRES_TUPLES_OK) {
         clear_results(pg);
         note_error(pg, result);

@@ -28,10 +28,10 @@ struct saga_rows; /* one statement's result */
  * search_path. Does not connect. */
 struct saga_pg *saga_pg_new(const char *conninfo, const char *name, const char *schema);
 void saga_pg_session(struct saga_pg *pg, const char *sql); /* static: run after each connect */
-/* How long saga_pg_wait() waits for a server that says nothing, then the session is lost; else: for ever. */
+/* So long a server that says nothing is waited for, then the session is lost; without it: for ever. */
+void saga_pg_patience(struct saga_pg *pg, int ms);
 /* -> 0; SAGA_FATAL: libpq could not read it. "": libpq's PG* alone */
 int saga_pg_check(const char *conninfo, struct saga_err *err);
-void saga_pg_patience(struct saga_pg *pg, int ms);
 void saga_pg_free(struct saga_pg *pg);
 int saga_pg_connect(struct saga_pg *pg,
                     struct saga_err *err); /* if it is not; -> 0, SAGA_RETRY, SAGA_FATAL */

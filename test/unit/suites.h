@@ -13,6 +13,7 @@
     X(lane)       \
     X(bus)        \
     X(post)       \
+    X(pg)         \
     X(request)    \
     X(event)      \
     X(field)      \
