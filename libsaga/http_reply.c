@@ -3,10 +3,14 @@
  * application/problem+json. */
 #include <assert.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "http_private.h"
+#include "log.h"
+
+enum { FAILED_EVERY = 10 /* s */ };
 
 /* A line end would begin a header, or an answer, of the client's own making. */
 static bool is_clean(const char *value)
@@ -58,8 +62,27 @@ void saga_reply(struct saga_request *req, int status, json_t *body)
     reply_json(req, status, "application/json", body);
 }
 
+/* One line in FAILED_EVERY, of the first, with the number of those before it that have none. */
+static void tell_failed(const struct saga_request *req, int status, const char *detail)
+{
+    static _Atomic int64_t next;
+    static atomic_int untold;
+    char text[400];
+    int64_t now = saga_conn_now(), due = atomic_load(&next);
+
+    if (now < due || !atomic_compare_exchange_strong(&next, &due, now + FAILED_EVERY * 1000000)) {
+        atomic_fetch_add(&untold, 1);
+        return;
+    }
+    snprintf(text, sizeof text, "%s %s: %d, %s (and %d before it)", req->method,
+             req->route ? req->route->path : "?", status, detail, atomic_exchange(&untold, 0));
+    saga_log_text(SAGA_WARN, "requests fail", text);
+}
+
 static void problem(struct saga_request *req, int status, const char *title, const char *detail)
 {
+    if (status == 500 || status == 503 || status == 504) /* it is not the client's fault */
+        tell_failed(req, status, detail);
     json_t *body = json_object();
     json_object_set_new(body, "type", json_string("about:blank"));
     json_object_set_new(body, "title", json_string(title));

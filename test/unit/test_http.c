@@ -3,10 +3,13 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "http_private.h"
 #include "http_stage.h"
+#include "log.h"
 #include "suites.h"
 
 /* Path and query arrive decoded, the reply with its headers, and HEAD is GET without the body. */
@@ -119,6 +122,27 @@ START_TEST(errors_by_kind)
     ck_assert_int_eq(fails("X-Error: -2", "{\"a\":1,\"a\":2}"), 400);
     ck_assert_int_eq(fails("X-Error: -2", "{\"a\":1}"), 422);
     ck_assert_int_eq(fails("X-Error: -4", "{}"), 500);
+}
+END_TEST
+
+/* What is not the client's fault is logged, of many the first. */
+START_TEST(failures_are_logged)
+{
+    char text[4096] = "";
+    int file = memfd_create("log", MFD_CLOEXEC), was = dup(STDERR_FILENO);
+
+    saga_log_open("order-svc", SAGA_WARN);
+    dup2(file, STDERR_FILENO);
+    fails("X-Error: -2", "{}");
+    for (int i = 0; i < 100; i++)
+        ck_assert_int_eq(fails("X-Error: -1", "{}"), 503);
+    dup2(was, STDERR_FILENO);
+    ck_assert_int_gt(pread(file, text, sizeof text - 1, 0), 0);
+    ck_assert_msg(strstr(text, "POST /api/v1/orders: 503, what went wrong (and 0 before it)") &&
+                      strchr(text, '\n') == strrchr(text, '\n'),
+                  "%s", text);
+    close(file);
+    close(was);
 }
 END_TEST
 
@@ -317,6 +341,7 @@ Suite *http_suite(void)
     tcase_add_test(t, body_limit);
     tcase_add_test(t, media_types);
     tcase_add_test(t, errors_by_kind);
+    tcase_add_test(t, failures_are_logged);
     tcase_add_test(t, connection_is_kept);
     tcase_add_test(t, a_length_given_twice_is_refused);
     tcase_add_test(t, a_key_given_twice_is_refused);
