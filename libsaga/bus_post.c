@@ -35,6 +35,7 @@ static struct {
     atomic_bool dead;      /* the producer is */
     rd_kafka_t *old; /* the one before, while it has something to tell; the posting thread's */
     atomic_int under_way;
+    atomic_int asking;              /* for an end: with a producer, but without the lock */
     struct saga_reported *reported; /* by partition; the posting thread's */
     int32_t partitions;
     saga_cell_t *in_flight, *ends[SAGA_POST_NOT_SENT + 1], *refused;
@@ -164,7 +165,7 @@ static void replace(void)
 static void hear_old(void)
 {
     rd_kafka_poll(post.old, 0);
-    if (rd_kafka_outq_len(post.old) > 0)
+    if (rd_kafka_outq_len(post.old) > 0 || atomic_load(&post.asking))
         return;
     saga_bus_forget(post.old);
     post.old = NULL;
@@ -176,9 +177,9 @@ static void *serve(void *unused)
 
     (void)unused;
     while (true) {
-        rd_kafka_poll(post.bus.producer, TURN_MS);
         if (post.old)
-            hear_old();
+            hear_old(); /* first: its places are below those of the new one */
+        rd_kafka_poll(post.bus.producer, TURN_MS);
         if (atomic_load(&post.dead) && !post.old) /* two in a row: it takes nothing meanwhile */
             replace();
         if (saga_http_stopping() && !until)
@@ -299,10 +300,14 @@ int saga_post_end_of(const char *topic, int32_t partition, int ms, int64_t *end,
     rd_kafka_topic_partition_t *p = rd_kafka_topic_partition_list_add(
         list, saga_bus_name(&post.bus, topic, name, sizeof name), partition);
     p->offset = RD_KAFKA_OFFSET_END;
-    rd_kafka_resp_err_t e = rd_kafka_offsets_for_times(post.bus.producer, list, ms);
+    rd_kafka_t *rk = post.bus.producer;
+    atomic_fetch_add(&post.asking, 1);
+    pthread_rwlock_unlock(
+        &post.lock); /* who replaces the producer, and all behind him, would wait, too */
+    rd_kafka_resp_err_t e = rd_kafka_offsets_for_times(rk, list, ms);
+    atomic_fetch_sub(&post.asking, 1);
     e = e ? e : p->err ? p->err : p->offset < 0 ? RD_KAFKA_RESP_ERR_UNKNOWN : 0;
     *end = p->offset;
     rd_kafka_topic_partition_list_destroy(list);
-    pthread_rwlock_unlock(&post.lock);
     return e ? saga_err(err, SAGA_RETRY, "Kafka: %s", rd_kafka_err2str(e)) : 0;
 }

@@ -138,7 +138,7 @@ static void *caller(void *unused)
             batch[n] = taken[n]->call;
             n++;
         }
-        if (calls.first)
+        if (calls.first && !calls.stopped)
             sem_post(&calls.some); /* more than one takes at once: another helps */
         pthread_mutex_unlock(&calls.lock);
         if (n)

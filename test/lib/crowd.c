@@ -133,6 +133,7 @@ static void end(struct crowd *c, struct crowd_ask *ask, CURLcode code)
 {
     const char *title = code ? curl_easy_strerror(code) : NULL;
 
+    MUST(code != CURLE_OPERATION_TIMEDOUT, "%s", oldest(c));
     ask->status = 0;
     if (code == CURLE_OK) {
         curl_easy_getinfo(ask->curl, CURLINFO_RESPONSE_CODE, &ask->status);
@@ -140,7 +141,6 @@ static void end(struct crowd *c, struct crowd_ask *ask, CURLcode code)
         title = json_string_value(json_object_get(ask->answer, "title"));
     }
     snprintf(ask->why, sizeof ask->why, "%s", title ? title : "");
-    MUST(code != CURLE_OPERATION_TIMEDOUT, "%s", oldest(c));
     leave(c, ask);
     curl_multi_remove_handle(c->multi, ask->curl);
     curl_easy_cleanup(ask->curl);
