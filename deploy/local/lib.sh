@@ -93,7 +93,7 @@ launch() {
 launched_ready() {
     local name=$1 seconds=$2
     shift 2
-    if ! until_true "$seconds" alive_and "$name" "$@" || ! "$@"; then
+    if ! until_true "$seconds" alive_and "$name" "$@" || ! pid_of "$name" >/dev/null; then
         tail -n 12 "$SAGA_LOG/$name.log" >&2
         pid_of "$name" >/dev/null && fail "$name is not ready after $seconds s ($SAGA_LOG/$name.log)"
         fail "$name has ended ($SAGA_LOG/$name.log)"

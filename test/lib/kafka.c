@@ -125,15 +125,40 @@ bool kafka_has_leaders(const char *name, int lanes)
     return good;
 }
 
+/* -> false: not yet; the broker that would have them is fenced for a moment, or stands still */
+static bool are_made(rd_kafka_NewTopic_t **topic)
+{
+    rd_kafka_queue_t *queue = rd_kafka_queue_new(keyed());
+    size_t n = 0;
+
+    rd_kafka_CreateTopics(keyed(), topic, TOPICS, NULL, queue);
+    rd_kafka_event_t *event = rd_kafka_queue_poll(queue, WAIT_MS);
+    bool made = event && !rd_kafka_event_error(event);
+    const rd_kafka_topic_result_t **results =
+        made ? rd_kafka_CreateTopics_result_topics(rd_kafka_event_CreateTopics_result(event), &n)
+             : NULL;
+    for (size_t i = 0; i < n; i++) {
+        rd_kafka_resp_err_t e = rd_kafka_topic_result_error(results[i]);
+        bool fenced = e == RD_KAFKA_RESP_ERR_INVALID_REPLICATION_FACTOR ||
+                      e == RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT;
+        made &= !fenced;
+        MUST(!e || fenced || e == RD_KAFKA_RESP_ERR_TOPIC_ALREADY_EXISTS, "topic %s: %s",
+             rd_kafka_topic_result_name(results[i]),
+             rd_kafka_topic_result_error_string(results[i]));
+    }
+    if (event)
+        rd_kafka_event_destroy(event);
+    rd_kafka_queue_destroy(queue);
+    return made;
+}
+
 void kafka_make_topics(const char *prefix, int lanes)
 {
     static const char *const config[][2] = {{"cleanup.policy", "delete"},
                                             {"retention.ms", "604800000"},
                                             {"message.timestamp.type", "LogAppendTime"}};
     rd_kafka_NewTopic_t *made[TOPICS];
-    rd_kafka_queue_t *queue = rd_kafka_queue_new(keyed());
     char error[256];
-    size_t n;
 
     for (int i = 0; i < TOPICS; i++) {
         made[i] =
@@ -142,18 +167,7 @@ void kafka_make_topics(const char *prefix, int lanes)
         for (int c = 0; c < 3; c++)
             rd_kafka_NewTopic_set_config(made[i], config[c][0], config[c][1]);
     }
-    rd_kafka_CreateTopics(keyed(), made, TOPICS, NULL, queue);
-    rd_kafka_event_t *event = rd_kafka_queue_poll(queue, WAIT_MS);
-    MUST(event && !rd_kafka_event_error(event), "topics: %s",
-         event ? rd_kafka_event_error_string(event) : "no answer");
-    const rd_kafka_topic_result_t **results =
-        rd_kafka_CreateTopics_result_topics(rd_kafka_event_CreateTopics_result(event), &n);
-    for (size_t i = 0; i < n; i++)
-        MUST(!rd_kafka_topic_result_error(results[i]), "topic %s: %s",
-             rd_kafka_topic_result_name(results[i]),
-             rd_kafka_topic_result_error_string(results[i]));
-    rd_kafka_event_destroy(event);
-    rd_kafka_queue_destroy(queue);
+    AWAIT(60, are_made(made));
     rd_kafka_NewTopic_destroy_array(made, TOPICS);
     for (int i = 0; i < TOPICS; i++)
         AWAIT(20, kafka_has_leaders(text("%s%s", prefix, topics[i]), lanes));

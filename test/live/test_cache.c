@@ -291,11 +291,11 @@ START_TEST(no_room_for_a_filter)
     make_skus(m, "roomy", 50);
     await_cache(m);
     int before = refused_sets();
-    shell("redis-cli -p $SAGA_REDIS_PORT del %sstock:filter", w->prefix);
-    shell("redis-cli -p $SAGA_REDIS_PORT config set maxmemory"
-          " $(( $(redis-cli -p $SAGA_REDIS_PORT info memory | sed -n "
-          "'s/^used_memory:\\([0-9]*\\).*/\\1/p')"
-          " + 600000 ))");
+    shell("redis() { redis-cli -p $SAGA_REDIS_PORT \"$@\"; }; filter=%sstock:filter; "
+          "used=$(redis info memory | sed -n 's/^used_memory:\\([0-9]*\\).*/\\1/p'); "
+          "room=$((used - $(redis memory usage $filter) + 600000)); "
+          "printf '%%s\\n' multi \"del $filter\" \"config set maxmemory $room\" exec | redis",
+          w->prefix);
     AWAIT(PATIENCE, refused_sets() > before);
     for (int i = 0; i < 50; i++)
         MUST_BE(fetch_get(f, sku_path(text("roomy-%d", i)), NULL), 200);

@@ -372,7 +372,7 @@ START_TEST(a_service_can_stand_still_at_each_point)
                            p->name) == ORDERS);
     for (int s = 0; s < SERVICES; s++)
         if (p->services & 1 << s) {
-            MUST(proc_said(world_member(w, s, 1)->proc, "lane taken"), "nothing was taken over");
+            AWAIT(PATIENCE, proc_said(world_member(w, s, 1)->proc, "lane taken"));
             proc_signal(world_member(w, s, 0)->proc, SIGCONT);
         }
     world_settle(w, PATIENCE);

@@ -288,7 +288,7 @@ START_TEST(an_answer_waits_for_the_outcome)
     await_status(id, "CREATED");
     EXPECT(200, 1, text("/%s", id), NULL, "Prefer: respond-async, wait=1", NULL);
     MUST(same(member("status"), "CREATED") && same(asked.applied, "wait=1"), "%s", asked.applied);
-    EXPECT(202, 1, "", content("later"), "Prefer: wait=1", NULL);
+    EXPECT(202, 1, "", content("later"), "Prefer: wait=3", NULL);
     MUST(same(member("status"), "CREATED"), "%s", member("status"));
     EXPECT(404, 1, "/nobody", NULL, "Prefer: wait=1", NULL);
 }

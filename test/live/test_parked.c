@@ -151,7 +151,7 @@ START_TEST(who_asks_of_a_parked_order_is_told_that_it_waits)
                      wait, "{}"),
             202);
     json_decref(answer);
-    MUST(same(parked(ORDER, "held"), "ShipOrder CancelOrder"), "%s", parked(ORDER, "held"));
+    AWAIT(PATIENCE, same(parked(ORDER, "held"), "ShipOrder CancelOrder"));
     mended("orders");
     redrive(world_member(w, ORDER, 0), "held");
     AWAIT(PATIENCE, is("held", "SHIPPED SHIPPED COMPLETED"));

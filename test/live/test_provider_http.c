@@ -279,7 +279,7 @@ START_TEST(one_of_two_stands_still_with_calls_in_flight)
 
     AWAIT(PATIENCE, world_is_whole(w) && proc_said(other->proc, "lane taken"));
     still = payment();
-    place("still", 200, "tok_slow_200");
+    place("still", 200, "tok_slow_2000");
     place("unheard-still", 100, "tok_drop_1");
     AWAIT(PATIENCE, metric("payment_provider_in_flight") > 0);
     proc_signal(still->proc, SIGSTOP);
@@ -334,7 +334,7 @@ END_TEST
 /* As many are in flight as the setting says, and connections are used again. */
 START_TEST(calls_in_flight_are_limited)
 {
-    restart(PAYMENT, "PAYMENT_PROVIDER_CALLS=7", NULL);
+    restart(PAYMENT, "PAYMENT_PROVIDER_CALLS=7", "SAGA_CALL_TIMEOUT=3s");
     bank_begin_count(bank);
     place("narrow", 70, "tok_slow_20");
     world_settle(w, PATIENCE);

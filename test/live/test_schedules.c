@@ -72,12 +72,12 @@ static int64_t lane_0(const char *column)
 
 /* ---- Between COMMIT and publish ---- */
 
-/* From now on each COMMIT of a batch that emits waits in the server for a second, whoever has asked for
+/* From now on each COMMIT of a batch that emits waits in the server for three seconds, whoever has asked for
  * it: also if he is dead when it comes back. */
 static void hold_commits(void)
 {
     db_run(w->db, "create function order_svc.hold() returns trigger language plpgsql as $$"
-                  "begin perform pg_sleep(1); return null; end $$");
+                  "begin perform pg_sleep(3); return null; end $$");
     for (int slot = 0; slot < 2; slot++)
         db_run(w->db,
                "create constraint trigger hold after insert on order_svc.outbox_%d deferrable"
