@@ -334,7 +334,7 @@ END_TEST
 /* As many are in flight as the setting says, and connections are used again. */
 START_TEST(calls_in_flight_are_limited)
 {
-    restart(PAYMENT, "PAYMENT_PROVIDER_CALLS=7", "SAGA_CALL_TIMEOUT=3s");
+    restart(PAYMENT, "PAYMENT_PROVIDER_CALLS=7", NULL);
     bank_begin_count(bank);
     place("narrow", 70, "tok_slow_20");
     world_settle(w, PATIENCE);
