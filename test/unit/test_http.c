@@ -9,7 +9,6 @@
 
 #include "http_private.h"
 #include "http_stage.h"
-#include "log.h"
 #include "suites.h"
 
 /* Path and query arrive decoded, the reply with its headers, and HEAD is GET without the body. */
@@ -131,7 +130,6 @@ START_TEST(failures_are_logged)
     char text[4096] = "";
     int file = memfd_create("log", MFD_CLOEXEC), was = dup(STDERR_FILENO);
 
-    saga_log_open("order-svc", SAGA_WARN);
     dup2(file, STDERR_FILENO);
     fails("X-Error: -2", "{}");
     for (int i = 0; i < 100; i++)
