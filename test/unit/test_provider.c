@@ -328,7 +328,8 @@ static void call_many(int from, int n, const char *token)
 /* All but one of the calls that may be in flight are slow: the last is answered before them. */
 START_TEST(slow_calls_hold_up_nobody)
 {
-    call_many(0, MANY - 1, "tok_slow_1000");
+    payment_call_timeout = PATIENCE_S * 1000 * MS;
+    call_many(0, MANY - 1, "tok_slow_4000"); /* slower than they are begun, in slow builds, too */
     AWAIT(PATIENCE_S, bank_counts(bank).in_flight == MANY - 1);
     for (int i = 0; i < 5; i++) {
         call_many(MANY + i, 1, "tok_ok");
