@@ -301,9 +301,9 @@ int saga_post_end_of(const char *topic, int32_t partition, int ms, int64_t *end,
         list, saga_bus_name(&post.bus, topic, name, sizeof name), partition);
     p->offset = RD_KAFKA_OFFSET_END;
     rd_kafka_t *rk = post.bus.producer;
+    /* Asked without the lock: who replaces the producer would wait, too, and all behind him. */
     atomic_fetch_add(&post.asking, 1);
-    pthread_rwlock_unlock(
-        &post.lock); /* who replaces the producer, and all behind him, would wait, too */
+    pthread_rwlock_unlock(&post.lock);
     rd_kafka_resp_err_t e = rd_kafka_offsets_for_times(rk, list, ms);
     atomic_fetch_sub(&post.asking, 1);
     e = e ? e : p->err ? p->err : p->offset < 0 ? RD_KAFKA_RESP_ERR_UNKNOWN : 0;

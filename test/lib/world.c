@@ -278,7 +278,7 @@ static bool are(struct world *w, int service, int64_t (*ends)[64], const int64_t
  * all that was written then is published; and nothing has come into the topics. */
 static bool is_settled(struct world *w)
 {
-    int64_t before[SERVICES + 1][64] = {{0}}, after[SERVICES + 1][64] = {{0}}, seqs[64] = {0};
+    int64_t before[SERVICES + 1][64] = {{0}}, after[SERVICES + 1][64] = {{0}};
 
     ask_ends(w, before);
     for (int service = 0; service < SERVICES; service++)
@@ -288,6 +288,7 @@ static bool is_settled(struct world *w)
     if (db_int(w->db, "select count(*) from payment where state in ('CHARGING', 'REFUNDING')"))
         return false;
     for (int service = 0; service < SERVICES; service++) {
+        int64_t seqs[64] = {0};
         ask_seqs(w, service, seqs);
         if (!are(w, service, NULL, seqs))
             return false;

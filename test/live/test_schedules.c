@@ -72,24 +72,30 @@ static int64_t lane_0(const char *column)
 
 /* ---- Between COMMIT and publish ---- */
 
-/* From now on each COMMIT of a batch that emits waits in the server for three seconds, whoever has asked for
- * it: also if he is dead when it comes back. */
+/* From now on each COMMIT of a batch that emits waits in the server until let_commits_go(), whoever has
+ * asked for it: also if he is dead by then. */
 static void hold_commits(void)
 {
     db_run(w->db, "create function order_svc.hold() returns trigger language plpgsql as $$"
-                  "begin perform pg_sleep(3); return null; end $$");
+                  "begin perform pg_advisory_xact_lock_shared(1); return null; end $$");
     for (int slot = 0; slot < 2; slot++)
         db_run(w->db,
                "create constraint trigger hold after insert on order_svc.outbox_%d deferrable"
                " initially deferred for each row execute function order_svc.hold()",
                slot);
+    db_run(w->db, "select pg_advisory_lock(1)");
+}
+
+static void let_commits_go(void)
+{
+    db_run(w->db, "select pg_advisory_unlock(1)");
 }
 
 static bool commit_is_held(void)
 {
     return db_int(w->db,
                   "select count(*) from pg_stat_activity where datname = '%s' and "
-                  "application_name = 'order-svc' and wait_event = 'PgSleep'",
+                  "application_name = 'order-svc' and wait_event = 'advisory'",
                   w->database) > 0;
 }
 
@@ -105,6 +111,8 @@ START_TEST(killed_between_commit_and_publish)
     place_later(key);
     AWAIT(PATIENCE, commit_is_held());
     world_kill(order);
+    MUST_BE(rows_out(), 1);
+    let_commits_go();
     AWAIT(PATIENCE, rows_out() == 2);
     MUST_BE(events(), 1);
     db_run(w->db, "drop function order_svc.hold cascade");
