@@ -211,6 +211,12 @@ static bool waits(const char *name)
                   w->database, name) == 1;
 }
 
+/* Kafka has given the lanes anew, because the machine stood still for longer than a session. */
+static bool given_anew(int assigned)
+{
+    return proc_count(order_svc->proc, "lanes assigned") != assigned;
+}
+
 /* A request is in a batch that fails with its connection, the next one is collected for the batch after.
  * The first is passed over while the lane is being taken again, and when that is done the second is
  * there, read before: it is not applied, because the first would be taken for read, and lost. */
@@ -221,6 +227,7 @@ START_TEST(records_read_before_a_taking_are_not_applied)
     for (int round = 0, rounds = 3; round < rounds; round++) {
         struct db *person = db_new(w->database), *second = db_new(w->database);
         AWAIT(PATIENCE, unstored() == 0);
+        int assigned = proc_count(order_svc->proc, "lanes assigned");
         db_run(second, "select");
         db_run(person, lock);
         world_place(w, played_order(w, 0, text("fails-%d", round)), "apple 1 1", "later");
@@ -233,17 +240,20 @@ START_TEST(records_read_before_a_taking_are_not_applied)
         kafka_flush(10);
         end_of("order.requests"); /* it is with the service, too, by now */
         db_run(w->db, "select pg_terminate_backend(pid) %s", that_wait());
-        AWAIT(PATIENCE, is_taking()); /* lane 0 */
+        AWAIT(PATIENCE, is_taking() || given_anew(assigned)); /* lane 0 */
         db_start(second, lock);
         AWAIT(PATIENCE, waits("test"));
         db_free(person);
-        AWAIT(PATIENCE, db_finished(second) && is_taking()); /* lane 1; Kafka is asked for lane 0 */
+        AWAIT(PATIENCE, db_finished(second) && /* lane 1; Kafka is asked for lane 0 */
+                            (is_taking() || given_anew(assigned)));
         end_of("order.requests");
         db_free(second);
         AWAIT(PATIENCE, db_int(w->db,
                                "select count(*) from orders where order_id like 'fails-%d-%%'"
                                " or order_id like 'behind-it-%d-%%'",
                                round, round) == 2);
+        if (rounds < 20 && given_anew(assigned)) /* another time */
+            rounds++;
     }
 }
 END_TEST
