@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "failpoint.h"
+#include "kafka_file.h"
 #include "log.h"
 
 static const char *const common[][2] = {
@@ -33,7 +34,7 @@ static const char *const member[][2] = {
     {"topic.metadata.refresh.interval.ms", "5000"}, /* topics that are made after our start */
 };
 
-enum { FENCED_ONCE = 60 /* s */, GATE_KEPT = 3600 /* s */ };
+enum { FENCED_ONCE = 60 /* s */, GATE_KEPT = 3600 /* s */, SAID_ONCE = 10 /* s */ };
 
 static void on_log(const rd_kafka_t *rk, int level, const char *facility, const char *text)
 {
@@ -42,6 +43,47 @@ static void on_log(const rd_kafka_t *rk, int level, const char *facility, const 
 
     snprintf(line, sizeof line, "%s: %s", facility, text);
     saga_log_text(level <= 3 ? SAGA_WARN : SAGA_DEBUG, "kafka client", line);
+}
+
+/* Errors that librdkafka tries again for ever, and that none but an operator ends. */
+static bool is_lasting(int code)
+{
+    switch (code) {
+    case RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED:
+    case RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED:
+    case RD_KAFKA_RESP_ERR_CLUSTER_AUTHORIZATION_FAILED:
+    case RD_KAFKA_RESP_ERR_INVALID_SESSION_TIMEOUT:
+    case RD_KAFKA_RESP_ERR_INCONSISTENT_GROUP_PROTOCOL:
+    case RD_KAFKA_RESP_ERR_GROUP_MAX_SIZE_REACHED:
+    case RD_KAFKA_RESP_ERR_SASL_AUTHENTICATION_FAILED:
+    case RD_KAFKA_RESP_ERR_UNSUPPORTED_SASL_MECHANISM:
+    case RD_KAFKA_RESP_ERR__AUTHENTICATION:
+    case RD_KAFKA_RESP_ERR__SSL:
+    case RD_KAFKA_RESP_ERR__RESOLVE:
+        return true;
+    default:
+        return false;
+    }
+}
+
+time_t saga_bus_seconds(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    return now.tv_sec;
+}
+
+void saga_bus_say(struct saga_bus *bus, const char *who, int code, const char *text)
+{
+    time_t now = saga_bus_seconds();
+    bool lasting = is_lasting(code), again = code == bus->said && now < bus->said_at + SAID_ONCE;
+
+    if (lasting && !again) {
+        bus->said = code;
+        bus->said_at = now;
+    }
+    saga_log_text(lasting && !again ? SAGA_WARN : SAGA_DEBUG, who, text);
 }
 
 bool saga_bus_is_loss(int code, const char *text)
@@ -67,7 +109,7 @@ static void on_error(rd_kafka_t *rk, int code, const char *text, void *opaque)
         bus->joined_again = 0;
     if (saga_bus_is_loss(code, text))
         bus->lost = true;
-    saga_log_text(SAGA_DEBUG, "kafka client", text);
+    saga_bus_say(bus, "kafka client", code, text);
 }
 
 int saga_bus_set(rd_kafka_conf_t *rc, const char *name, const char *value, struct saga_err *err)
@@ -75,29 +117,8 @@ int saga_bus_set(rd_kafka_conf_t *rc, const char *name, const char *value, struc
     char text[200];
 
     if (rd_kafka_conf_set(rc, name, value, text, sizeof text) != RD_KAFKA_CONF_OK)
-        return saga_err(err, SAGA_FATAL, "KAFKA_CONFIG: %s", text);
+        return saga_err(err, SAGA_FATAL, "kafka: %s", text);
     return 0;
-}
-
-/* KAFKA_CONFIG: "name=value" lines, # for comments, as Kafka's own tools read them. */
-static int add_file(rd_kafka_conf_t *rc, const char *path, struct saga_err *err)
-{
-    char line[1024];
-    int rc_code = 0;
-    FILE *f = fopen(path, "r");
-
-    if (!f)
-        return saga_err(err, SAGA_FATAL, "KAFKA_CONFIG=%s: %s", path, strerror(errno));
-    while (rc_code == 0 && fgets(line, sizeof line, f)) {
-        char *value = strchr(line, '=');
-        line[strcspn(line, "\r\n")] = '\0';
-        if (!*line || *line == '#' || !value)
-            continue;
-        *value = '\0';
-        rc_code = saga_bus_set(rc, line, value + 1, err);
-    }
-    fclose(f);
-    return rc_code;
 }
 
 rd_kafka_conf_t *saga_bus_conf(struct saga_bus *bus, const char *const (*settings)[2], size_t n,
@@ -111,7 +132,7 @@ rd_kafka_conf_t *saga_bus_conf(struct saga_bus *bus, const char *const (*setting
     for (size_t i = 0; i < n && !bad; i++)
         bad = saga_bus_set(rc, settings[i][0], settings[i][1], err);
     if (!bad && *bus->conf->kafka_config)
-        bad = add_file(rc, bus->conf->kafka_config, err);
+        bad = saga_kafka_file(rc, bus->conf->kafka_config, err);
     if (bad) {
         rd_kafka_conf_destroy(rc);
         return NULL;
@@ -333,7 +354,7 @@ static void poll_member(struct saga_bus *bus)
         if (m->err == RD_KAFKA_RESP_ERR__FATAL)
             bus->fatal =
                 rd_kafka_fatal_error(bus->consumer, bus->fatal_text, sizeof bus->fatal_text);
-        saga_log_text(SAGA_DEBUG, "kafka group", rd_kafka_message_errstr(m));
+        saga_bus_say(bus, "kafka group", m->err, rd_kafka_message_errstr(m));
         rd_kafka_message_destroy(m);
     }
 }
@@ -400,6 +421,18 @@ void saga_bus_commit_flush(struct saga_bus *bus)
 
 /* ---- Asking ---- */
 
+int saga_bus_count(const struct rd_kafka_metadata *all, const char *topic, struct saga_err *err)
+{
+    rd_kafka_resp_err_t code =
+        all->topic_cnt == 1 ? all->topics[0].err : RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+
+    if (code == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART || code == RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC)
+        return 0;
+    if (code)
+        return saga_err(err, SAGA_RETRY, "kafka: topic %s: %s", topic, rd_kafka_err2str(code));
+    return all->topics[0].partition_cnt;
+}
+
 int saga_bus_partitions(struct saga_bus *bus, const char *topic, int ms, struct saga_err *err)
 {
     const struct rd_kafka_metadata *all = NULL;
@@ -410,8 +443,7 @@ int saga_bus_partitions(struct saga_bus *bus, const char *topic, int ms, struct 
     if (code)
         return saga_err(err, SAGA_RETRY, "kafka at %s: %s", bus->conf->brokers,
                         rd_kafka_err2str(code));
-    if (all->topic_cnt == 1 && !all->topics[0].err)
-        n = all->topics[0].partition_cnt;
+    n = saga_bus_count(all, topic, err);
     rd_kafka_metadata_destroy(all);
     return n;
 }

@@ -82,8 +82,7 @@ int saga_peek_partitions(struct saga_peek *peek, const char *topic, bool *led, i
     if (code)
         return saga_err(err, SAGA_RETRY, "kafka at %s: %s", peek->bus.conf->brokers,
                         rd_kafka_err2str(code));
-    if (all->topic_cnt == 1 && !all->topics[0].err)
-        n = all->topics[0].partition_cnt;
+    n = saga_bus_count(all, topic, err);
     for (int i = 0; i < n; i++) {
         const struct rd_kafka_metadata_partition *p = &all->topics[0].partitions[i];
         if (p->id < max)
@@ -202,7 +201,7 @@ int saga_peek_read(struct saga_peek *peek, struct saga_range *ranges, int n,
     rd_kafka_queue_t *queue = rd_kafka_queue_new(peek->handle);
     struct reading *r = saga_alloc((size_t)n * sizeof *r + 1);
     rd_kafka_message_t *m;
-    int64_t until = now_ms() + ms;
+    int64_t until; /* a long range takes its time, as long as it goes on */
     int open = 0, rc = 0;
 
     for (int i = 0; i < n; i++) {
@@ -213,9 +212,12 @@ int saga_peek_read(struct saga_peek *peek, struct saga_range *ranges, int n,
         rd_kafka_consume_start_queue(r[i].topic, ranges[i].partition, ranges[i].from, queue);
         open++;
     }
+    until = now_ms() + ms;
     while (open && now_ms() < until) {
         if (!(m = rd_kafka_consume_queue(queue, (int)(until - now_ms()))))
             continue;
+        if (!m->err)
+            until = now_ms() + ms;
         for (int i = 0; i < n; i++) {
             if (!r[i].topic || ranges[i].partition != m->partition || !m->rkt ||
                 strcmp(rd_kafka_topic_name(m->rkt), rd_kafka_topic_name(r[i].topic)))

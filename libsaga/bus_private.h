@@ -63,9 +63,16 @@ struct saga_bus {
     rd_kafka_resp_err_t fatal;
     time_t joined_again; /* monotonic, 0: never since the broker was lost */
     char fatal_text[128];
+    int said; /* the last warning */
+    time_t said_at;
     char *cluster;
 };
 
+time_t saga_bus_seconds(void); /* monotonic */
+/* Logs an error: what is not over by itself as a warning, once in a while. */
+void saga_bus_say(struct saga_bus *bus, const char *who, int code, const char *text);
+/* The metadata of one topic -> its partitions, 0: there is no such topic, SAGA_RETRY: it is not told */
+int saga_bus_count(const struct rd_kafka_metadata *all, const char *topic, struct saga_err *err);
 int saga_bus_set(rd_kafka_conf_t *rc, const char *name, const char *value, struct saga_err *err);
 rd_kafka_conf_t *saga_bus_conf(struct saga_bus *bus, const char *const (*settings)[2], size_t n,
                                struct saga_err *err);

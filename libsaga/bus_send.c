@@ -145,20 +145,12 @@ static void wait_for_first(struct gate *gate, const struct saga_delivery *d)
     gate->last = w;
 }
 
-static time_t seconds(void)
-{
-    struct timespec now;
-
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
-    return now.tv_sec;
-}
-
 /* The broker accepts a record out of its place only from a producer of which it knows nothing in that
  * partition: a new one, or one whose state has expired (producer.id.expiration.ms, a day). What then
  * arrives behind a later one is lost if it is a forward (4.5): so one goes alone again long before. */
 static void shut_idle(const struct saga_bus *bus, struct gate *gate)
 {
-    if (gate->open && seconds() - gate->acked >= bus->gate_kept)
+    if (gate->open && saga_bus_seconds() - gate->acked >= bus->gate_kept)
         gate->open = gate->asked = false;
 }
 
@@ -230,6 +222,8 @@ static void on_report(rd_kafka_t *rk, const rd_kafka_message_t *m, void *opaque)
 
     if (rk != bus->producer)
         return; /* of a producer that was given up */
+    if (m->err)
+        saga_bus_say(bus, "kafka producer", m->err, rd_kafka_err2str(m->err));
     bus->events.reported(bus->events.owner, (int32_t)(ticket >> SEQ_BITS),
                          (int64_t)(ticket & (((uintptr_t)1 << SEQ_BITS) - 1)),
                          good ? m->offset : -1, refusal(m));
@@ -238,7 +232,7 @@ static void on_report(rd_kafka_t *rk, const rd_kafka_message_t *m, void *opaque)
     t = target_of_handle(bus, rd_kafka_topic_name(m->rkt));
     if (!t)
         return;
-    gate_of(t, m->partition)->acked = seconds();
+    gate_of(t, m->partition)->acked = saga_bus_seconds();
     if (!gate_of(t, m->partition)->open)
         open_gate(bus, t, gate_of(t, m->partition));
 }

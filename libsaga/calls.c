@@ -12,6 +12,7 @@
 
 #include "failpoint.h"
 #include "field.h"
+#include "log.h"
 
 enum { AT_ONCE = 1000, BUCKETS = 16384 };
 
@@ -149,15 +150,22 @@ static void *caller(void *unused)
     return NULL;
 }
 
-void saga_calls_start(const struct saga_service *service, int callers, int wake)
+int saga_calls_start(const struct saga_service *service, int callers, int wake)
 {
     pthread_t thread;
 
     calls.service = service;
     calls.wake = wake;
+    int started = 0;
     for (int i = 0; service->call && i < callers; i++)
-        if (pthread_create(&thread, NULL, caller, NULL) == 0)
+        if (pthread_create(&thread, NULL, caller, NULL) == 0) {
             pthread_detach(thread);
+            started++;
+        }
+    if (service->call && started < callers)
+        saga_log_at(started ? SAGA_WARN : SAGA_ERROR, "threads for outside calls are missing",
+                    "\"started\":%d,\"wanted\":%d", started, callers);
+    return service->call && callers && !started ? -1 : 0;
 }
 
 static bool has_rule(const struct saga_event *event)

@@ -17,8 +17,9 @@ struct saga_answered {
     const void *data;
 };
 
-/* Starts the threads. wake: an eventfd that is written when an answer has come. */
-void saga_calls_start(const struct saga_service *service, int callers, int wake);
+/* Starts the threads. wake: an eventfd that is written when an answer has come. -> 0, -1: not one could be
+ * started */
+int saga_calls_start(const struct saga_service *service, int callers, int wake);
 /* Queues copies, together, so that a caller finds them together. -> how many; the others: the queue
  * is full, or the key waits already. Their due calls again. since: saga_call's. */
 int saga_calls_put(const struct saga_call *batch, int n, int64_t since);

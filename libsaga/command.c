@@ -5,7 +5,8 @@
  * republish   the events that the outbox has are published again.
  * restart     the lane goes on behind the newest event that Kafka has; what the outbox holds counts as
  *             published.
- * Each looks before it changes anything, and refuses (409) where there is nothing to decide. */
+ * Each looks before it changes anything, and refuses (409) where there is nothing to decide; but for
+ * republish, which harms nothing: what readers have seen they drop. */
 #include "command.h"
 
 #include <inttypes.h>
@@ -367,7 +368,8 @@ static void republish(struct saga_request *req)
     }
     if (rc == 0) {
         saga_reply_problem(req, 409, "Conflict",
-                           "the outbox holds no event of lane %d: there is nothing to publish",
+                           "the outbox holds no event of lane %d, and nothing else that is not "
+                           "published",
                            lane);
         return;
     }
@@ -507,13 +509,14 @@ static void restart_lane(struct saga_request *req, struct restart *r)
     }
     if (rc > 0)
         rc = find_newest(r, &err);
-    if (rc >= 0 && r->found == SAGA_FINE && !is_stopped_here(req, lane)) {
+    int unsent = rc >= 0 && r->found == SAGA_FINE ? count_unsent(req, r, &err) : 0;
+    if (rc >= 0 && r->found == SAGA_FINE && unsent != SAGA_FATAL && !is_stopped_here(req, lane)) {
         saga_reply_problem(req, 409, "Conflict",
-                           "Kafka and database agree on lane %d: there is nothing to give up",
+                           "Kafka and database agree on lane %d, and this process has not stopped "
+                           "it: there is nothing to give up",
                            lane);
         return;
     }
-    int unsent = rc >= 0 && r->found == SAGA_FINE ? count_unsent(req, r, &err) : 0;
     if (unsent > 0) {
         saga_reply_problem(
             req, 409, "Conflict",

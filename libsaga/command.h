@@ -1,7 +1,8 @@
 /* What an operator decides about a lane (DESIGN.md 4.4): POST /lanes/{lane}/accept-gap, republish,
  * restart, to any process of the service. Rows are changed and the term is raised in one transaction:
  * the owner, whoever it is, sees that within a second and takes the lane again. On HTTP's thread
- * for searches: they wait for Kafka, at most half a minute. Used by http.c alone. */
+ * for searches: they read of Kafka what they must, and wait
+ * for it at most half a minute. Used by http.c alone. */
 #ifndef SAGA_COMMAND_H
 #define SAGA_COMMAND_H
 

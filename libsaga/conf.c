@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "event.h"
+#include "kafka_file.h"
 #include "log.h"
 #include "mem.h"
 
@@ -163,6 +164,15 @@ static const char *default_instance(int64_t port)
     return name;
 }
 
+static int check_kafka_file(const char *path, struct saga_err *err)
+{
+    rd_kafka_conf_t *tried = rd_kafka_conf_new();
+    int rc = saga_kafka_file(tried, path, err);
+
+    rd_kafka_conf_destroy(tried);
+    return rc;
+}
+
 static int check(struct saga_conf *conf, struct saga_err *err)
 {
     int64_t port = 0;
@@ -171,9 +181,8 @@ static int check(struct saga_conf *conf, struct saga_err *err)
         rc = check_prefix(conf->prefix, err);
     if (rc == 0)
         rc = check_level(conf->level, err);
-    if (rc == 0 && *conf->kafka_config && access(conf->kafka_config, R_OK) != 0)
-        rc = saga_err(err, SAGA_FATAL, "KAFKA_CONFIG=%.120s: cannot be read: %s",
-                      conf->kafka_config, strerror(errno));
+    if (rc == 0 && *conf->kafka_config)
+        rc = check_kafka_file(conf->kafka_config, err);
     if (rc == 0 && !*conf->instance)
         conf->instance = default_instance(port);
     if (rc == 0 && !saga_name_ok(conf->instance, strlen(conf->instance)))
@@ -236,7 +245,7 @@ int saga_conf_read(struct saga_conf *conf, const struct saga_service *service, i
     snprintf(listen, sizeof listen, "127.0.0.1:%" PRId64, service->http_port);
     const struct saga_setting common[] = {
         {"KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9092", "Kafka's brokers", .text = &conf->brokers},
-        {"KAFKA_CONFIG", "", "file of librdkafka properties (TLS, passwords)",
+        {"KAFKA_CONFIG", "", "file of librdkafka properties (TLS, passwords, buffers)",
          .text = &conf->kafka_config},
         {"DATABASE_URL", "", "PostgreSQL, postgres://user@host/db", .text = &conf->database},
         {"HTTP_LISTEN", listen, "address:port; port 0: any free one, logged",
@@ -267,7 +276,8 @@ int saga_conf_read(struct saga_conf *conf, const struct saga_service *service, i
         {"SAGA_OUTBOX_KEEP", "600s", "the outbox is rotated when it is older,", &conf->outbox_keep,
          SECOND / 10, 7 * 86400 * SECOND},
         {"SAGA_OUTBOX_BYTES", "1GiB", "or larger", &conf->outbox_bytes, MIB, MIB << 20},
-        {"SAGA_SESSION_TIMEOUT", "10s", "Kafka gives the lanes of a silent process to another",
+        {"SAGA_SESSION_TIMEOUT", "10s",
+         "Kafka gives the lanes of a silent process to another; its own least is 6s",
          &conf->session_timeout, SECOND, 1800 * SECOND},
         {"SAGA_LOCK_WAIT", "5s", "a paused former owner's database session is ended after it",
          &conf->lock_wait, SECOND / 100, 3600 * SECOND},

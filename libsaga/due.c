@@ -16,10 +16,13 @@ static const char sql_store[] =
     "       from unnest($1::int[], $2::timestamptz[], $3::text[]) n(lane, at, key)"
     "      group by lane, at";
 
-/* What these rows announced has been dealt with, unless it is parked. */
+/* What these rows announced has been dealt with, unless it is parked. Under another term they are another
+ * owner's, who may have written some that we have not seen. */
 static const char sql_forget[] =
-    "delete from due where lane = any($1::int[]) and at <= $2 and at < $4"
-    "   and not exists (select from unnest(keys) k where k in (select unnest($3::text[])))";
+    "delete from due d using unnest($1::int[], $4::bigint[]) o(lane, term) join lane l using "
+    "(lane, term)"
+    " where d.lane = l.lane and d.at <= $2 and d.at < $5"
+    "   and not exists (select from unnest(d.keys) k where k in (select unnest($3::text[])))";
 
 static bool is_new(const struct saga_slot *slot)
 {
@@ -55,7 +58,13 @@ int saga_due_store(struct saga_engine *e, struct saga_err *err)
     return saga_pg_send(e->pg, sql_store, p, err);
 }
 
-/* The lanes that may have inputs now, up to when, and what is parked. -> false: there is no such lane */
+static bool may_have_inputs(const struct saga_lane *lane)
+{
+    return lane->state == SAGA_LANE_RUNNING && !lane->paused;
+}
+
+/* The lanes that may have inputs now, up to when, what is parked, and the lanes' terms. -> false: there
+ * is no such lane */
 static bool put_lanes(struct saga_engine *e, int64_t until)
 {
     struct saga_params *p = &e->params;
@@ -63,13 +72,18 @@ static bool put_lanes(struct saga_engine *e, int64_t until)
     saga_params_reset(p);
     saga_param_array(p, SAGA_OID_INT4);
     for (int32_t i = 0; i < e->lanes; i++)
-        if (e->lane[i].state == SAGA_LANE_RUNNING && !e->lane[i].paused)
+        if (may_have_inputs(&e->lane[i]))
             saga_element_int4(p, i);
     saga_param_array_end(p);
     if (p->param[0].elements == 0)
         return false;
     saga_param_time(p, until);
     saga_park_keys(e, p);
+    saga_param_array(p, SAGA_OID_INT8);
+    for (int32_t i = 0; i < e->lanes; i++)
+        if (may_have_inputs(&e->lane[i]))
+            saga_element_int(p, e->lane[i].term);
+    saga_param_array_end(p);
     return true;
 }
 
@@ -106,6 +120,7 @@ int saga_due_ask(struct saga_engine *e, struct saga_err *err)
         e->due_at = now; /* again after these, until nothing is found */
         open = saga_rows_int(rows, 0, 1);
     }
+    SAGA_FAILPOINT(due_forgetting);
     /* of the lanes asked for: others may be running by now */
     saga_param_time(&e->params, open);
     rc = query(e, sql_forget, err);

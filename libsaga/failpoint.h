@@ -43,6 +43,7 @@
     /* deadlines and outside calls */                                                   \
     X(due_stored)          /* a row with a deadline is committed */                     \
     X(due_asked)           /* its time has come, and the engine has seen it */          \
+    X(due_forgetting)      /* and what it announced has been found */               \
     X(due_forgotten)       /* table due is tidied up */                                 \
     X(calls_handing)       /* the intent is committed, no caller knows */               \
     X(calls_handed)                                                                     \

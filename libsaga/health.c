@@ -65,8 +65,9 @@ static void line(struct saga_buf *out, bool ok, const char *text)
     saga_buf_printf(out, "%s %s\n", ok ? "[ok]  " : "[wait]", text);
 }
 
-/* A stopped lane is told but does not make the service unready: the other lanes go on, and taking
- * all of them out of service would turn one lane's harm into everybody's. */
+/* A stopped lane, or one whose partition does not answer, is told but does not make the service unready:
+ * the other lanes go on, and taking all of them out of service would turn one lane's harm into everybody's.
+ */
 static void stopped(struct saga_buf *out, const struct saga_lane_view *lanes, int n)
 {
     for (int i = 0; i < n; i++)
@@ -87,13 +88,14 @@ static void readyz(struct saga_request *req)
 {
     char text[256];
     const char *waits = view->waits(text, sizeof text);
-    int n, taken = 0, halted = 0, total = view->total();
+    int n, taken = 0, lost = 0, halted = 0, total = view->total();
     const struct saga_lane_view *lanes = snapshot(req, &n);
     for (int i = 0; i < n; i++) {
+        lost += is(&lanes[i], "lost");
         taken += !is(&lanes[i], "taking") && !is(&lanes[i], "lost");
         halted += is(&lanes[i], "stopped");
     }
-    bool settled = n > 0 && taken == n, ready = !waits && settled;
+    bool settled = taken > 0 && taken + lost == n, ready = !waits && settled;
     struct saga_buf out = {0};
     if (saga_query(req, "verbose")) {
         line(&out, !waits, waits ? waits : "database and Kafka answer");
@@ -109,8 +111,11 @@ static void readyz(struct saga_request *req)
                         waits ? waits
                         : n   ? "lanes are being taken"
                               : "no lane is assigned to this process");
-    else if (halted)
-        saga_buf_printf(&out, ", but %d of %d lanes are stopped: see /readyz?verbose", halted, n);
+    else if (halted + lost)
+        saga_buf_printf(&out, ", but %d of %d lanes are %s: see /readyz?verbose", halted + lost, n,
+                        !lost    ? "stopped"
+                        : halted ? "stopped or lost"
+                                 : "lost");
     if (ready && service->degraded && (waits = service->degraded(text, sizeof text)))
         saga_buf_printf(&out, ", degraded: %s", waits);
     saga_buf_str(&out, "\n");

@@ -13,7 +13,7 @@
 #include "log.h"
 #include "peek.h"
 
-enum { ASK_MS = 2000, READ_MS = 10000, SEARCH_MS = 120000, TOPICS = SAGA_READS_MAX + 2 };
+enum { ASK_MS = 2000, READ_MS = 10000, TOPICS = SAGA_READS_MAX + 2 };
 
 static struct {
     pthread_mutex_t lock;
@@ -87,7 +87,7 @@ static bool took_own(struct saga_range *range, struct saga_record *record)
         look->seen.newest = m.id;
         look->seen.newest_offset = record->offset;
     }
-    if (record->offset <= look->published_offset)
+    if (record->offset <= look->published_offset || m.id.seq <= look->published)
         return true;
     if (look->ids_n == look->ids_cap) {
         look->ids_cap = look->ids_cap ? look->ids_cap * 2 : 64;
@@ -223,15 +223,12 @@ static void look_at_lanes(struct saga_peek *peek, struct saga_look **looks, int 
 {
     struct saga_err err = {0};
     int32_t lanes = 0;
-    int ms = READ_MS;
 
-    for (int i = 0; i < n; i++) {
+    for (int i = 0; i < n; i++)
         lanes = looks[i]->lane >= lanes ? looks[i]->lane + 1 : lanes;
-        ms = looks[i]->oldest.seq ? SEARCH_MS : ms;
-    }
     find_leaders(peek, looks, n, lanes);
     find_marks(peek, looks, n);
-    saga_look_own(peek, looks, n, looker.topic[looker.own], looker.source, ms, &err);
+    saga_look_own(peek, looks, n, looker.topic[looker.own], looker.source, READ_MS, &err);
     if (!looker.intake->source[0])
         read_requests(peek, looks, n);
 }
@@ -283,7 +280,15 @@ static void look_at(struct saga_peek *peek, struct saga_look *first)
     free(looks);
 }
 
-/* -> those that are quick to answer; the others, each a search of a whole log, to *search */
+/* Of a lane that has written, all that Kafka has is read: to search it, or because it is not known how much
+ * of it is published. */
+static bool is_search(const struct saga_look *look)
+{
+    return look->oldest.seq ||
+           (look->kind == SAGA_LOOK_WHOLE && look->published_offset < 0 && look->last_seq > 0);
+}
+
+/* -> those that are quick to answer; the others to *search */
 static struct saga_look *put_off(struct saga_look *first, struct saga_look **search)
 {
     struct saga_look *quick = NULL, **end = &quick, *next;
@@ -291,7 +296,7 @@ static struct saga_look *put_off(struct saga_look *first, struct saga_look **sea
     for (; first; first = next) {
         next = first->next;
         first->next = NULL;
-        if (first->oldest.seq) {
+        if (is_search(first)) {
             first->next = *search;
             *search = first;
         } else {

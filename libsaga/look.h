@@ -24,7 +24,7 @@ struct saga_look {
     const char *source;          /* of our events: "/order-svc" */
     int64_t published_offset;    /* -1: none */
     struct saga_id published_id; /* and last_seq, before: for the asker */
-    int64_t last_seq;
+    int64_t published, last_seq;
     int64_t next_request; /* position in the topic of requests, -1: none to look before, */
     uint64_t before;      /* and what was read there */
     struct saga_id oldest, previous; /* oldest.seq > 0: the whole log is searched for both */
@@ -33,7 +33,7 @@ struct saga_look {
     char text[256];
     int64_t low[SAGA_READS_MAX], high[SAGA_READS_MAX]; /* of the inputs */
     struct saga_seen seen;
-    struct saga_id *ids; /* our events in what was read */
+    struct saga_id *ids; /* our events in what was read, above published */
     int ids_n, ids_cap;
     uint64_t hash; /* of the record before next_request, 0: it is not there */
     bool oldest_there, previous_there;

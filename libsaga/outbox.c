@@ -313,6 +313,30 @@ static const char sql_set_back[] =
     "              else term end"
     " where lane = $1::bigint returning term, published";
 
+/* No event of its own is there: what is not sent are forwards and dead letters. */
+static const char sql_raise[] =
+    "update lane set term = greatest(term + 1, (extract(epoch from clock_timestamp()) * "
+    "1000)::bigint)"
+    " where lane = $1::bigint and published < last_seq returning term, published";
+
+static int raise_unsent(struct saga_pg *pg, int32_t lane, struct saga_outbox_back *back,
+                        struct saga_err *err)
+{
+    struct saga_params p = {0};
+    struct saga_rows *rows = NULL;
+
+    saga_param_int(&p, lane);
+    int rc = saga_pg_query(pg, sql_raise, &p, &rows, err);
+    int n = rc < 0 ? 0 : saga_rows_n(rows);
+    if (n) {
+        back->term = saga_rows_int(rows, 0, 0);
+        back->published = saga_rows_int(rows, 0, 1);
+    }
+    saga_rows_free(rows);
+    saga_params_free(&p);
+    return rc < 0 ? rc : n;
+}
+
 static int set_back(struct saga_pg *pg, int32_t lane, const char *own_topic, int64_t term,
                     struct saga_outbox_back *back, struct saga_err *err)
 {
@@ -328,6 +352,10 @@ static int set_back(struct saga_pg *pg, int32_t lane, const char *own_topic, int
     saga_rows_free(rows);
     if (rc >= 0 && ours)
         rc = saga_outbox_oldest(pg, lane, own_topic, &oldest, &previous, err);
+    if (rc == 0 && ours && !term) {
+        saga_params_free(&p);
+        return raise_unsent(pg, lane, back, err);
+    }
     if (rc <= 0 || !ours || (back->oldest.seq && !saga_id_same(oldest, back->oldest))) {
         saga_params_free(&p);
         return rc < 0 ? rc : 0;

@@ -1,5 +1,5 @@
 /* Looking into partitions from outside the group, by a handle of its own. Everything blocks, for at
- * most ms; one thread at a time. Used by look.c (on its thread) and command.c (HTTP's, of searches). */
+ * most ms (saga_peek_read: until so long nothing came); one thread at a time. Used by look.c (on its thread) and command.c (HTTP's, of searches). */
 #ifndef SAGA_PEEK_H
 #define SAGA_PEEK_H
 
@@ -31,7 +31,7 @@ struct saga_range {
  * whose rc says so */
 int saga_peek_marks(struct saga_peek *peek, struct saga_range *ranges, int n, int ms,
                     struct saga_err *err);
-/* Reads ranges side by side; took: false ends that range. -> as above */
+/* Reads ranges side by side; took: false ends that range. ms: without a record. -> as above */
 int saga_peek_read(struct saga_peek *peek, struct saga_range *ranges, int n,
                    bool (*took)(struct saga_range *range, struct saga_record *record), int ms,
                    struct saga_err *err);

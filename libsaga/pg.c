@@ -155,6 +155,11 @@ int saga_pg_check(const char *conninfo, struct saga_err *err)
                : 0;
 }
 
+/* What is told to others after COMMIT must not be lost by a crash, whatever the server, the database or
+ * the role say; what is stricter stays. */
+static const char durable[] = "select set_config('synchronous_commit', 'on', false)"
+                              " where current_setting('synchronous_commit') in ('off', 'local')";
+
 int saga_pg_connect(struct saga_pg *pg, struct saga_err *err)
 {
     char options[200];
@@ -180,7 +185,8 @@ int saga_pg_connect(struct saga_pg *pg, struct saga_err *err)
     pg->conn = PQconnectdbParams(keys, values, 1); /* an empty dbname: libpq's PG* alone */
     if (!pg->conn || PQstatus(pg->conn) != CONNECTION_OK)
         return lost(pg, err);
-    if (pg->session && saga_pg_script(pg, pg->session, err) < 0) {
+    if (saga_pg_script(pg, durable, err) < 0 ||
+        (pg->session && saga_pg_script(pg, pg->session, err) < 0)) {
         saga_pg_close(pg);
         return SAGA_RETRY;
     }

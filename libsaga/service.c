@@ -39,10 +39,12 @@ static void on_signal(int signal)
     (void)n;
 }
 
+static volatile sig_atomic_t ends_with = OK;
+
 static void on_alarm(int signal)
 {
     (void)signal;
-    _exit(OK); /* something hangs while closing; nothing that matters is lost */
+    _exit(ends_with); /* something hangs while closing; nothing that matters is lost */
 }
 
 static void on_hangup(int signal)
@@ -218,7 +220,8 @@ static int serve(struct saga_engine *e, struct saga_err *err)
         e->conf); /* nothing is taken for a Kafka that is not known to be the right one */
     init_lanes(e);
     saga_view_waits(NULL);
-    saga_calls_start(e->service, (int)e->conf->callers, e->wake);
+    if (saga_calls_start(e->service, (int)e->conf->callers, e->wake) < 0)
+        return saga_err(err, SAGA_FATAL, "no thread for outside calls can be started");
     rc = saga_engine_loop(e, err);
     saga_view_waits("stopping");
     SAGA_FAILPOINT(stopping);
@@ -267,6 +270,8 @@ int saga_main(int argc, char **argv, const struct saga_service *service)
     saga_log_at(SAGA_INFO, "started", "\"http_port\":%d,\"pid\":%d", port, (int)getpid());
     if ((rc = serve(&engine, &err)) < 0)
         saga_log_text(SAGA_ERROR, "cannot go on", err.text);
+    if (rc == SAGA_FATAL)
+        ends_with = engine.misplaced ? BAD_SETTING : BROKEN;
     if (!atomic_load(&engine.stop)) /* else it has been set */
         alarm(STOP_SECONDS);
     saga_calls_stop();
@@ -278,7 +283,5 @@ int saga_main(int argc, char **argv, const struct saga_service *service)
         saga_bus_close(engine.bus, 3000);
     SAGA_FAILPOINT(closed);
     saga_log_at(SAGA_INFO, "stopped", NULL);
-    _exit(rc == SAGA_FATAL && engine.misplaced ? BAD_SETTING
-          : rc == SAGA_FATAL                   ? BROKEN
-                             : OK); /* threads of librdkafka may hang; they have nothing to lose */
+    _exit(ends_with); /* threads of librdkafka may hang; they have nothing to lose */
 }

@@ -169,6 +169,7 @@ void saga_engine_look(struct saga_engine *e, struct saga_lane *lane, enum saga_l
                                .source = e->batch.source,
                                .published_offset = lane->out.published_offset,
                                .published_id = lane->out.published_id,
+                               .published = lane->out.published,
                                .last_seq = lane->last_seq,
                                .next_request = requests ? requests->next_offset : -1,
                                .before = requests ? requests->hash : 0,
@@ -234,9 +235,14 @@ static int rows_missing(struct saga_engine *e, struct saga_lane *lane, struct sa
     err->code = 0;
     int ours = still_ours(e, lane, err);
     lane->known = false;
-    if (ours > 0)
-        saga_engine_stop_lane(e, lane, found.text);
-    else
+    if (ours > 0) {
+        char why[SAGA_WHY];
+        snprintf(why, sizeof why,
+                 "%s: what they said is lost. \"sagactl lane %s %d restart\" goes on behind what "
+                 "Kafka has: readers will hold a gap",
+                 found.text, e->service->name, lane->lane);
+        saga_engine_stop_lane(e, lane, why);
+    } else
         saga_engine_want(e, lane, false);
     return ours < 0 ? ours : 0;
 }

@@ -47,24 +47,10 @@ static void ask(struct saga_step *step)
                                bill->calls, late});
 }
 
-/* The event that asks for the charge: unique, and the same when the rule runs again. Ids are unique in
- * their topic only, so it is named. A list of one item is where a rule gets room for a text. */
-static const char *payment_id(struct saga_step *step)
-{
-    struct {
-        int n;
-        char (*at)[ID_MAX + 1];
-    } text = {0};
-    char *id = saga_append(step, &text, sizeof *text.at);
-
-    snprintf(id, sizeof *text.at, "pay-%s-%s",
-             step->input == &inventory_reserved ? "inventory" : "order", step->id);
-    return id;
-}
-
 static void charge_it(struct saga_step *step)
 {
-    become(step, CHARGING)->payment_id = payment_id(step);
+    /* an order is charged once: whatever asks for it, and whenever it asks again, it is this charge */
+    become(step, CHARGING)->payment_id = step->key;
     ask(step);
 }
 

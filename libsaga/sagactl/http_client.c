@@ -68,14 +68,22 @@ static struct curl_slist *identify(CURL *curl)
     return headers;
 }
 
-static struct curl_slist *post(CURL *curl, struct curl_slist *headers, const json_t *body,
-                               const char *key, char **text)
+static struct curl_slist *add(struct curl_slist *headers, const char *name, const char *value)
 {
     char line[300];
-    headers = curl_slist_append(headers, "Content-Type: application/json");
-    if (key) {
-        snprintf(line, sizeof line, "Idempotency-Key: %s", key);
-        headers = curl_slist_append(headers, line);
+    if (!value)
+        return headers;
+    snprintf(line, sizeof line, "%s: %s", name, value);
+    return curl_slist_append(headers, line);
+}
+
+static struct curl_slist *post(CURL *curl, struct curl_slist *headers, const json_t *body,
+                               const struct ctl_condition *when, char **text)
+{
+    headers = add(headers, "Content-Type", "application/json");
+    if (when) {
+        headers = add(headers, "Idempotency-Key", when->key);
+        headers = add(headers, "If-Match", when->match);
     }
     *text = json_dumps(body, JSON_COMPACT);
     curl_easy_setopt(curl, CURLOPT_POSTFIELDS, *text);
@@ -83,7 +91,7 @@ static struct curl_slist *post(CURL *curl, struct curl_slist *headers, const jso
 }
 
 long ctl_http(const struct ctl_service *service, const char *path, const json_t *body,
-              const char *key, json_t **json, char **text, const char **why)
+              const struct ctl_condition *when, json_t **json, char **text, const char **why)
 {
     CURL *curl = session();
     struct saga_buf url = {0}, answer = {0};
@@ -96,13 +104,15 @@ long ctl_http(const struct ctl_service *service, const char *path, const json_t 
     saga_buf_add(&url, path, strlen(path) + 1);
     curl_easy_setopt(curl, CURLOPT_URL, url.at);
     curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT_MS, 2000L);
-    curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, 10000L);
+    /* what is decided about a lane may read much of Kafka first */
+    curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS,
+                     body && !strncmp(path, "/lanes/", 7) ? 600000L : 10000L);
     curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(curl, CURLOPT_PATH_AS_IS, 1L); /* an order may be called ".." */
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, take);
     curl_easy_setopt(curl, CURLOPT_WRITEDATA, &answer);
     if (body)
-        headers = post(curl, headers, body, key, &sent);
+        headers = post(curl, headers, body, when, &sent);
     curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
     CURLcode rc = curl_easy_perform(curl);
     if (rc == CURLE_OK)

@@ -17,11 +17,16 @@ extern const struct ctl_service ctl_services[CTL_SERVICES];
 const struct ctl_service *ctl_service(const char *name); /* "order-svc" or "order"; NULL: none */
 const char *ctl_url(const struct ctl_service *service);
 
-/* GET, or POST where body is not NULL; key: its Idempotency-Key, or NULL. path begins with a slash.
+struct ctl_condition { /* of a POST; NULL: without */
+    const char *key;   /* Idempotency-Key */
+    const char *match; /* If-Match */
+};
+
+/* GET, or POST where body is not NULL; when may be NULL. path begins with a slash.
  * *json: the answer, NULL if it is none; the caller's. -> HTTP status, 0: no answer (*why says it)
  */
 long ctl_http(const struct ctl_service *service, const char *path, const json_t *body,
-              const char *key, json_t **json, char **text, const char **why);
+              const struct ctl_condition *when, json_t **json, char **text, const char **why);
 
 /* GET that must be answered: 200, or 404 (-> NULL); else the program ends with what the service
  * said. */

@@ -9,6 +9,7 @@
 #include <time.h>
 
 #include "ctl.h"
+#include "kafka_file.h"
 #include "post.h"
 
 enum { ANSWER_MS = 10000, SEND_MS = 10000, DONE = -1 };
@@ -60,24 +61,6 @@ static void set(rd_kafka_conf_t *conf, const char *name, const char *value)
     char why[256];
     if (rd_kafka_conf_set(conf, name, value, why, sizeof why) != RD_KAFKA_CONF_OK)
         ctl_die(CTL_USAGE, "Kafka setting: %s", why);
-}
-
-/* KAFKA_CONFIG: "name=value" lines, # for comments, as the services read it. */
-static void set_from_file(rd_kafka_conf_t *conf, const char *path)
-{
-    FILE *f = fopen(path, "re");
-    if (!f)
-        ctl_die(CTL_USAGE, "KAFKA_CONFIG=%s: %s", path, strerror(errno));
-    char line[1024];
-    while (fgets(line, sizeof line, f)) {
-        line[strcspn(line, "\r\n")] = 0;
-        char *value = strchr(line, '=');
-        if (!*line || *line == '#' || !value)
-            continue;
-        *value = 0;
-        set(conf, line, value + 1);
-    }
-    fclose(f);
 }
 
 /* Quiet: what a connection goes through is not what the user asked; who cannot go on says so. */
@@ -140,8 +123,9 @@ rd_kafka_t *ctl_kafka(rd_kafka_type_t type, ...)
         set(conf, name, va_arg(pairs, const char *));
     va_end(pairs);
     const char *file = ctl_env("KAFKA_CONFIG", "");
-    if (*file)
-        set_from_file(conf, file);
+    struct saga_err err = {0};
+    if (*file && saga_kafka_file(conf, file, &err) < 0)
+        ctl_die(CTL_USAGE, "%s", err.text);
     rd_kafka_conf_set_log_cb(conf, on_log);
     if (type == RD_KAFKA_PRODUCER)
         rd_kafka_conf_set_dr_msg_cb(conf, on_delivery);

@@ -150,8 +150,11 @@ static int decide(int n, char **args)
     long status = ctl_http(service, path, body, NULL, &answer, NULL, &why);
     json_decref(body);
     if (status == 0)
-        ctl_die(CTL_AWAY, "%s does not answer at %s (%s): %s", service->name, ctl_url(service),
-                service->variable, why);
+        ctl_die(
+            CTL_AWAY,
+            "%s does not answer at %s (%s): %s. Should it have been asked, it may have done it: "
+            "\"sagactl lanes\" shows the lane's term",
+            service->name, ctl_url(service), service->variable, why);
     if (status != 200)
         ctl_refused(service->name, status, answer);
     if (ctl_json)

@@ -1,4 +1,5 @@
 /* stock get, stock set: inventory-svc over HTTP. */
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 enum { TRIES = 3 };
 
 static const char *key;
+static int64_t if_version = -1; /* -1: whatever it is */
 
 static json_int_t number(const json_t *stock, const char *name)
 {
@@ -20,8 +22,8 @@ static json_int_t number(const json_t *stock, const char *name)
 static void print_head(void)
 {
     if (!ctl_json)
-        printf("%-24s %12s %12s %12s %12s\n", "SKU", "AVAILABLE", "RESERVED", "SHIPPED",
-               "RECEIVED");
+        printf("%-24s %12s %12s %12s %12s %8s\n", "SKU", "AVAILABLE", "RESERVED", "SHIPPED",
+               "RECEIVED", "VERSION");
 }
 
 static void print(const json_t *stock)
@@ -30,9 +32,10 @@ static void print(const json_t *stock)
         ctl_print_json(stock);
         return;
     }
-    printf("%-24s %12lld %12lld %12lld %12lld\n",
+    printf("%-24s %12lld %12lld %12lld %12lld %8lld\n",
            json_string_value(json_object_get(stock, "sku")) ?: "?", number(stock, "available"),
-           number(stock, "reserved"), number(stock, "shipped"), number(stock, "received"));
+           number(stock, "reserved"), number(stock, "shipped"), number(stock, "received"),
+           number(stock, "version"));
 }
 
 static int get_all(void)
@@ -76,7 +79,7 @@ static int get(int n, char **args)
 static int set(int n, char **args)
 {
     (void)n;
-    char *end, random[37];
+    char *end, random[37], tag[24];
     long long quantity = strtoll(args[1], &end, 10);
     if (!*args[1] || *end || quantity < 0)
         ctl_die(CTL_USAGE, "%.60s: expected a quantity of 0 or more", args[1]);
@@ -91,19 +94,25 @@ static int set(int n, char **args)
            *answer;
     if (!body)
         ctl_die(CTL_USAGE, "%.60s: is not UTF-8", args[0]);
-    const char *why = "";
+    if (if_version >= 0)
+        snprintf(tag, sizeof tag, "\"%" PRId64 "\"", if_version);
+    const char *why = "", *match = if_version >= 0 ? tag : NULL;
     long status = 0;
     for (int i = 0; i < TRIES && (status == 0 || status == 503); i++) {
         if (i) {
             json_decref(answer);
             nanosleep(&(struct timespec){.tv_nsec = 300000000}, NULL);
         }
-        status = ctl_http(inventory, "/api/v1/inventory", body, key, &answer, NULL, &why);
+        status = ctl_http(inventory, "/api/v1/inventory", body, &(struct ctl_condition){key, match},
+                          &answer, NULL, &why);
     }
     json_decref(body);
     if (status == 0)
-        ctl_die(CTL_AWAY, "inventory-svc does not answer at %s (INVENTORY_URL): %s",
-                ctl_url(inventory), why);
+        ctl_die(
+            CTL_AWAY,
+            "inventory-svc does not answer at %s (INVENTORY_URL): %s. Should it have been asked, "
+            "it may have done it: a repeat with --key %s does nothing twice",
+            ctl_url(inventory), why, key);
     if (status >= 300 || !answer)
         ctl_refused("inventory-svc", status, answer);
     print_head();
@@ -114,6 +123,8 @@ static int set(int n, char **args)
 
 static const struct ctl_option set_options[] = {
     {"key", "TEXT", "Idempotency-Key: a repeat with the same one changes nothing", .text = &key},
+    {"if-version", "N", "only if that is the SKU's version: nobody has sold or set it since",
+     .number = &if_version, .min = 0, .max = INT64_MAX},
     {0}};
 
 const struct ctl_command ctl_stock[] = {
@@ -122,8 +133,11 @@ const struct ctl_command ctl_stock[] = {
      "  sagactl stock get apple pear --json\n",
      NULL, get},
     {"stock set", "SKU QUANTITY", 2, 2, "sets what is available of an SKU, or creates it",
-     "  sagactl stock set apple 500\n"
-     "  sagactl stock set apple 500 --key delivery-2026-11-24\n",
+     "  sagactl stock set apple 500                    whatever it was\n"
+     "  sagactl stock get apple                        20 available, version 7: 480 more have "
+     "come\n"
+     "  sagactl stock set apple 500 --if-version 7     unless one has been sold meanwhile\n"
+     "  sagactl stock set apple 500 --key count-2026-11-24\n",
      set_options, set},
     {0},
 };

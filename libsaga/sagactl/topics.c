@@ -17,14 +17,15 @@ static int64_t lanes, replication;
 
 struct setting {
     const char *name, *value;
-    bool must; /* another value breaks a promise: the command fails */
+    bool must;  /* another value breaks a promise: the command fails */
+    bool least; /* a higher one is as good */
 };
 
 static struct setting settings[SETTINGS] = {
-    {"cleanup.policy", "delete", true}, /* a late reader must see every event */
-    {"retention.ms", "604800000", false},
-    {"message.timestamp.type", "LogAppendTime", true}, /* ids and expiry need one clock */
-    {"min.insync.replicas", "1", false},
+    {"cleanup.policy", "delete", true, false}, /* a late reader must see every event */
+    {"retention.ms", "604800000", false, false},
+    {"message.timestamp.type", "LogAppendTime", true, false}, /* ids and expiry need one clock */
+    {"min.insync.replicas", "1", true, true}, /* what is acknowledged is in so many copies */
 };
 
 static rd_kafka_t *admin(void)
@@ -45,25 +46,49 @@ static rd_kafka_event_t *await(rd_kafka_queue_t *queue, const char *what)
     return ev;
 }
 
-static int brokers(void)
+static const struct rd_kafka_metadata *metadata(void)
 {
     const struct rd_kafka_metadata *md;
-    if (rd_kafka_metadata(admin(), 0, NULL, &md, 5000))
+    if (rd_kafka_metadata(admin(), 1, NULL, &md, 5000))
         ctl_die(CTL_AWAY, "Kafka does not answer at %s (KAFKA_BOOTSTRAP_SERVERS)", ctl_brokers());
+    return md;
+}
+
+/* Brokers that live, which may be fewer than there are. */
+static int brokers(void)
+{
+    const struct rd_kafka_metadata *md = metadata();
     int n = md->broker_cnt;
     rd_kafka_metadata_destroy(md);
     return n;
 }
 
-static void told(const char *topic, int32_t partitions, const char *what)
+/* Copies of the partition that has the fewest; 0: it is not told. */
+static int copies(const char *topic)
+{
+    const struct rd_kafka_metadata *md = metadata();
+    int least = 0;
+    for (int i = 0; i < md->topic_cnt; i++)
+        for (int p = 0;
+             strcmp(md->topics[i].topic, ctl_topic(topic)) == 0 && p < md->topics[i].partition_cnt;
+             p++) {
+            int n = md->topics[i].partitions[p].replica_cnt;
+            least = least == 0 || n < least ? n : least;
+        }
+    rd_kafka_metadata_destroy(md);
+    return least;
+}
+
+static void told(const char *topic, int32_t partitions, int replicas, const char *what)
 {
     if (ctl_json) {
-        json_t *line = json_pack("{s:s,s:i,s:s}", "topic", ctl_topic(topic), "partitions",
-                                 (int)partitions, "result", what);
+        json_t *line = json_pack("{s:s,s:i,s:i,s:s}", "topic", ctl_topic(topic), "partitions",
+                                 (int)partitions, "replication", replicas, "result", what);
         ctl_print_json(line);
         json_decref(line);
     } else {
-        printf("%-24s %3d partitions  %s\n", ctl_topic(topic), partitions, what);
+        printf("%-24s %3d partitions  %d %s  %s\n", ctl_topic(topic), partitions, replicas,
+               replicas == 1 ? "copy  " : "copies", what);
     }
 }
 
@@ -75,7 +100,7 @@ static bool differs(const char *topic, const struct setting *s,
     for (size_t i = 0; i < n; i++) {
         const char *is = rd_kafka_ConfigEntry_value(entries[i]);
         if (strcmp(rd_kafka_ConfigEntry_name(entries[i]), s->name) != 0 || !is ||
-            strcmp(is, s->value) == 0)
+            strcmp(is, s->value) == 0 || (s->least && atoi(is) > atoi(s->value)))
             continue;
         fprintf(stderr, "sagactl: %s: %s is %s, expected %s%s\n", ctl_topic(topic), s->name, is,
                 s->value, s->must ? "" : " (left as it is)");
@@ -117,7 +142,17 @@ static int compare(const char *topic, int32_t partitions)
                 ctl_topic(topic), partitions, lanes, partitions);
         bad = true;
     }
-    told(topic, partitions, bad ? "differs" : "exists");
+    int replicas = copies(topic);
+    if (replicas < replication) {
+        fprintf(
+            stderr,
+            "sagactl: %s: has %d %s, expected %" PRId64
+            ": what one broker loses is lost. kafka-reassign-partitions adds copies; --replication "
+            "%d says that it is meant\n",
+            ctl_topic(topic), replicas, replicas == 1 ? "copy" : "copies", replication, replicas);
+        bad = true;
+    }
+    told(topic, partitions, replicas, bad ? "differs" : "exists");
     return bad ? CTL_NO : CTL_OK;
 }
 
@@ -147,7 +182,7 @@ static int create(const char *topic)
     rd_kafka_NewTopic_destroy(t);
     if (exists)
         return compare(topic, ctl_partitions(topic));
-    told(topic, (int32_t)lanes, "created");
+    told(topic, (int32_t)lanes, (int)replication, "created");
     return CTL_OK;
 }
 
@@ -187,8 +222,15 @@ static int64_t lanes_wanted(void)
 static int apply(int argc, char **argv)
 {
     (void)argc, (void)argv;
-    if (!replication)
-        replication = brokers() >= 3 ? 3 : 1;
+    if (!replication) {
+        int n = brokers();
+        if (n == 2 || (n == 1 && strchr(ctl_brokers(), ',')))
+            ctl_die(CTL_USAGE,
+                    "%d of the brokers at %s answer: if others are missing, wait for "
+                    "them; else --replication says how many copies are wanted",
+                    n, ctl_brokers());
+        replication = n >= 3 ? 3 : 1;
+    }
     settings[3].value = replication >= 3 ? "2" : "1";
     lanes = lanes_wanted();
     int status = CTL_OK;
@@ -203,7 +245,7 @@ static int apply(int argc, char **argv)
 static const struct ctl_option options[] = {
     {"lanes", "N", "partitions of every topic; default SAGA_LANES, else 6", .number = &lanes,
      .min = 1, .max = 10000},
-    {"replication", "N", "copies of each; default 3 on three brokers, else 1",
+    {"replication", "N", "copies of each; default 3 on three brokers or more, 1 on one",
      .number = &replication, .min = 1, .max = 100},
     {0},
 };

@@ -229,6 +229,8 @@ static struct item *item_of(struct bank *b, enum bank_kind kind, json_t *body, c
         b->counts.other_keys += strcmp(i->key, key) != 0;
         return i;
     }
+    for (struct item *other = b->items; other; other = other->next)
+        b->counts.other_keys += other->kind == kind && strcmp(other->key, key) == 0;
     i = calloc(1, sizeof *i);
     i->kind = kind;
     snprintf(i->payment_id, sizeof i->payment_id, "%s", text_of(body, "payment_id"));

@@ -75,6 +75,7 @@ static const struct point {
     AT(published_stored), LOAD, ALL, 1, false},
     AT(due_stored), LOAD, O | P, 2, false},
     AT(due_asked), LATE, O | P, 1, false},
+    AT(due_forgetting), LOAD, O | P, 1, false},
     AT(due_forgotten), LOAD, O | P, 1, false},
     AT(calls_handing), LOAD, P, 1, true},
     AT(calls_handed), LOAD, P, 1, false},

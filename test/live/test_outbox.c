@@ -313,6 +313,45 @@ START_TEST(headers_and_nulls_come_back)
 }
 END_TEST
 
+/* A command of the operator sends what is not published, whatever it is, and says where there is nothing. */
+START_TEST(a_letter_alone_is_sent_again)
+{
+    struct saga_outbox_back back = {.offset = -1};
+    struct saga_err err = {0};
+
+    insert(db, 0, 0, 1, "order.dlq");
+    int64_t term = db_int(db, "select term from lane where lane = 0");
+    ck_assert_int_eq(saga_outbox_set_back(pg, 0, own, 0, &back, &err), 1);
+    ck_assert_int_eq(back.published, 0);
+    ck_assert_int_gt(back.term, term);
+    ck_assert_int_eq(db_int(db, "select term from lane where lane = 0"), back.term);
+    published(0, 1);
+    ck_assert_int_eq(saga_outbox_set_back(pg, 0, own, 0, &back, &err), 0);
+    ck_assert_int_eq(db_int(db, "select term from lane where lane = 0"), back.term);
+}
+END_TEST
+
+/* What the database says to others does not make our commits less than durable. */
+START_TEST(commits_are_durable)
+{
+    static const char *const said[][2] = {{"off", "on"}, {"remote_apply", "remote_apply"}};
+    struct saga_err err = {0};
+
+    for (int i = 0; i < 2; i++) {
+        struct saga_rows *rows;
+        struct saga_pg *other = saga_pg_new("", "outbox-test", schema);
+        db_run(db, "alter role saga in database %s set synchronous_commit = %s",
+               db_text(db, "select current_database()"), said[i][0]);
+        ck_assert_int_eq(saga_pg_query(other, "show synchronous_commit", NULL, &rows, &err), 0);
+        ck_assert_str_eq(saga_rows_text(rows, 0, 0), said[i][1]);
+        saga_rows_free(rows);
+        saga_pg_free(other);
+    }
+    db_run(db, "alter role saga in database %s reset synchronous_commit",
+           db_text(db, "select current_database()"));
+}
+END_TEST
+
 Suite *outbox_suite(void)
 {
     Suite *s = suite_create("outbox");
@@ -327,6 +366,8 @@ Suite *outbox_suite(void)
     tcase_add_test(t, what_is_not_published_is_read_back);
     tcase_add_test(t, a_missing_row_is_an_error);
     tcase_add_test(t, headers_and_nulls_come_back);
+    tcase_add_test(t, a_letter_alone_is_sent_again);
+    tcase_add_test(t, commits_are_durable);
     suite_add_tcase(s, t);
     return s;
 }

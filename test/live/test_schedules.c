@@ -2,6 +2,7 @@
  * overtaken by an owner that the test plays in SQL. */
 #include "suites.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -173,6 +174,32 @@ START_TEST(rows_in_memory_are_forgotten_with_the_lane)
 }
 END_TEST
 
+/* Between looking for what is due and forgetting it the lane becomes another owner's, who writes a deadline
+ * that was not seen. It is kept: the order is cancelled when it comes. */
+START_TEST(a_deadline_of_another_owner_is_kept)
+{
+    const char *key = order_in_0("kept");
+
+    place_later(key);
+    AWAIT(PATIENCE, same(state(key), "CREATED"));
+    world_stop(order);
+    order = world_start_failing(w, ORDER, 0, "due_forgetting:stop");
+    AWAIT(PATIENCE, proc_said(order->proc, "failpoint due_forgetting"));
+    AWAIT(PATIENCE, *shell("cut -d' ' -f3 /proc/%d/stat", (int)proc_pid(order->proc)) == 'T');
+    db_run(w->db,
+           OVERTAKE("update orders set due = date_trunc('second', now()) - interval '9 s'"
+                    "  where order_id = '%s';"
+                    "insert into due (lane, at, keys)"
+                    "  select 0, due, array[order_id] from orders where order_id = '%s'"),
+           key, key);
+    proc_signal(order->proc, SIGCONT);
+    AWAIT(PATIENCE, same(state(key), "CANCELLING"));
+    world_stop(order);
+    order = world_start(w, ORDER, 0);
+    AWAIT(PATIENCE, world_is_ready(order));
+}
+END_TEST
+
 static int64_t lane_1(const char *column)
 {
     return db_int(w->db, "select %s from lane where lane = 1", column);
@@ -255,6 +282,7 @@ Suite *schedules_suite(void)
     tcase_add_test(t, killed_between_commit_and_publish);
     tcase_add_test(t, killed_between_publish_and_its_note);
     tcase_add_test(t, rows_in_memory_are_forgotten_with_the_lane);
+    tcase_add_test(t, a_deadline_of_another_owner_is_kept);
     tcase_add_test(t, a_lane_that_has_gone_is_not_taken_back);
     tcase_add_test(t, a_database_that_lacks_the_last_batch_is_noticed);
     suite_add_tcase(s, t);

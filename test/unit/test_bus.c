@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "bus_private.h"
@@ -346,6 +347,28 @@ START_TEST(patience_loses_nothing)
 }
 END_TEST
 
+/* What only an operator can end is a warning, once in a while; what ends by itself is none. */
+START_TEST(what_is_forbidden_is_said)
+{
+    static struct saga_bus ours;
+    char said[4096] = "";
+    int file = memfd_create("log", MFD_CLOEXEC), was = dup(STDERR_FILENO);
+
+    saga_log_open("test", SAGA_WARN);
+    dup2(file, STDERR_FILENO);
+    saga_bus_say(&ours, "kafka client", RD_KAFKA_RESP_ERR__TRANSPORT, "gone for now");
+    for (int i = 0; i < 2; i++)
+        saga_bus_say(&ours, "kafka consumer", RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
+                     "not for you");
+    dup2(was, STDERR_FILENO);
+    ck_assert_int_gt(pread(file, said, sizeof said - 1, 0), 0);
+    ck_assert_msg(strstr(said, "not for you") && strchr(said, '\n') == strrchr(said, '\n'), "%s",
+                  said);
+    close(file);
+    close(was);
+}
+END_TEST
+
 Suite *bus_suite(void)
 {
     Suite *suite = suite_create("bus");
@@ -365,5 +388,8 @@ Suite *bus_suite(void)
     tcase_add_checked_fixture(reading, start, stop);
     tcase_add_test(reading, patience_loses_nothing);
     suite_add_tcase(suite, reading);
+    TCase *words = tcase_create("words");
+    tcase_add_test(words, what_is_forbidden_is_said);
+    suite_add_tcase(suite, words);
     return suite;
 }

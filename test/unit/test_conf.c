@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "conf.h"
+#include "kafka_file.h"
 #include "suites.h"
 
 static int64_t pay_timeout, pieces;
@@ -146,6 +147,66 @@ START_TEST(limits_are_accepted)
 }
 END_TEST
 
+/* Lines of a file of librdkafka's properties, and what is said of them; NULL: they are taken. */
+static const struct {
+    const char *lines, *says;
+} files[] = {
+    {"# who we are\n\n security.protocol = plaintext \r\nlinger.ms=1\n", NULL},
+    {"socket.timeout.ms=60000", NULL},
+    {"nothing", "line 1: \"nothing\": expected name=value"},
+    {"\nno.such.name=1\n", "line 2: No such configuration property"},
+    {"linger.ms=soon\n", "line 1: Invalid value"},
+    {"auto.offset.reset=latest\n", "line 1: auto.offset.reset is fixed"},
+    {"request.required.acks = 1\n", "line 1: request.required.acks is fixed"},
+    {"bootstrap.servers=x:1\n", "line 1: bootstrap.servers is set by KAFKA_BOOTSTRAP_SERVERS"},
+};
+
+/* What is promised rests on some of them: those are not changed by a file. */
+START_TEST(kafka_files_are_checked)
+{
+    char path[] = "/tmp/unit-conf-XXXXXX", start[64];
+    int fd = mkstemp(path);
+
+    ck_assert_int_eq(write(fd, files[_i].lines, strlen(files[_i].lines)),
+                     (ssize_t)strlen(files[_i].lines));
+    close(fd);
+    setenv("KAFKA_CONFIG", path, 1);
+    int rc = read_conf();
+    unlink(path);
+    if (!files[_i].says) {
+        ck_assert_msg(rc == 0, "%s", err.text);
+        return;
+    }
+    ck_assert_int_eq(rc, SAGA_FATAL);
+    snprintf(start, sizeof start, "KAFKA_CONFIG=%s: ", path);
+    ck_assert_int_eq(strncmp(err.text, start, strlen(start)), 0);
+    ck_assert_msg(strncmp(err.text + strlen(start), files[_i].says, strlen(files[_i].says)) == 0,
+                  "%s", err.text);
+}
+END_TEST
+
+/* A line as long as a certificate is one line. */
+START_TEST(long_lines_of_a_kafka_file)
+{
+    static char lines[20000];
+    struct saga_err why = {0};
+    char path[] = "/tmp/unit-conf-XXXXXX", value[sizeof lines];
+    size_t n = sizeof value;
+    rd_kafka_conf_t *to = rd_kafka_conf_new();
+    int fd = mkstemp(path);
+
+    memset(lines, 'x', sizeof lines);
+    memcpy(lines, "ssl.ca.location=", 16);
+    ck_assert_int_eq(write(fd, lines, sizeof lines), sizeof lines);
+    close(fd);
+    ck_assert_msg(saga_kafka_file(to, path, &why) == 0, "%s", why.text);
+    unlink(path);
+    ck_assert_int_eq(rd_kafka_conf_get(to, "ssl.ca.location", value, &n), RD_KAFKA_CONF_OK);
+    ck_assert_uint_eq(n, sizeof lines - 16 + 1);
+    rd_kafka_conf_destroy(to);
+}
+END_TEST
+
 /* VAR= in an environment file means the default. */
 START_TEST(empty_is_not_set)
 {
@@ -199,6 +260,8 @@ Suite *conf_suite(void)
     tcase_add_loop_test(t, sizes_are_read, 0, COUNT(sizes));
     tcase_add_loop_test(t, refusals_name_variable_and_value, 0, COUNT(refused));
     tcase_add_loop_test(t, limits_are_accepted, 0, COUNT(accepted));
+    tcase_add_loop_test(t, kafka_files_are_checked, 0, sizeof files / sizeof *files);
+    tcase_add_test(t, long_lines_of_a_kafka_file);
     tcase_add_test(t, empty_is_not_set);
     tcase_add_test(t, instance_names_host_and_port);
     tcase_add_test(t, arguments);

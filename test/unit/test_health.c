@@ -50,6 +50,21 @@ START_TEST(readyz_tells_a_stopped_lane)
 }
 END_TEST
 
+/* Nor does one whose partition does not answer, unless it is the only one. */
+START_TEST(readyz_tells_a_lost_lane)
+{
+    lanes_n = 2;
+    lane[1] = (struct saga_lane_view){.lane = 8, .state = "lost", .why = "8 has no leader"};
+    ck_assert_int_eq(get("/readyz?verbose"), 200);
+    ck_assert_str_eq(answer, "[ok]   database and Kafka answer\n"
+                             "[ok]   lanes: 1 of the 2 assigned here are taken; order has 12\n"
+                             "[note] lane 8 lost: 8 has no leader\n"
+                             "ready, but 1 of 2 lanes are lost: see /readyz?verbose\n");
+    lane[0] = lane[1];
+    ck_assert_int_eq(get("/readyz"), 503);
+}
+END_TEST
+
 /* Each lane with its inputs; what is not known is null, not a number. */
 START_TEST(lanes_as_json)
 {
@@ -114,6 +129,7 @@ Suite *health_suite(void)
     tcase_add_test(t, livez_follows_the_loop);
     tcase_add_test(t, readyz_needs_servers_and_lanes);
     tcase_add_test(t, readyz_tells_a_stopped_lane);
+    tcase_add_test(t, readyz_tells_a_lost_lane);
     tcase_add_test(t, lanes_as_json);
     tcase_add_test(t, metrics_are_prometheus);
     suite_add_tcase(s, t);
