@@ -18,7 +18,8 @@
  *   - cut off from Redis: for as long as it may write, everybody reads from the database;
  *   - the queue to the keeper overflows, or Redis fails in the middle: a new generation;
  *   - the database was away, and may be an older copy of itself: a new generation;
- *   - a process that has never reached Redis: the database knows of it, and that it has no lease;
+ *   - a process that has never reached Redis: the database knows of it, and that it has no lease, and once
+ *     it is gone a new generation is begun;
  *   - Redis restarted, perhaps with what it had an hour ago: its connections break, and whoever
  *     connects again begins a new generation. A reader's connection is believed only after a beat that
  *     was sent later than it was made.

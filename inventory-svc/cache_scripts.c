@@ -73,7 +73,9 @@ struct saga_redis_script cache_create = {
     "for i = 2, #ARGV do redis.call('SETBIT', KEYS[3], ARGV[i], 1) end\n"
     "forget(KEYS[2], '1', ARGV[1], '', '')\n", ""};
 
-/* KEYS generation, writers, filter, builder, left: (of those that have ended well); ARGV our number, ms of a lease, what we know ("first": the
+/* A lease that ends later than one of now would is of another clock: it is not in force, and ages from now
+ * on. Who may write and never had one leaves a trace of an ended one, for the time when he is gone.
+ * KEYS generation, writers, filter, builder, left: (of those that have ended well); ARGV our number, ms of a lease, what we know ("first": the
  * first beat; "doubt": something may be untold; "same"), how many ms ago it was known who may write (-1: not
  * known), the numbers of those... -> generation, how many may write and have no lease, whether the
  * filter is complete */
@@ -81,9 +83,12 @@ struct saga_redis_script cache_beat = {
     "local t = redis.call('TIME')\n"
     "local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
     "local g = redis.call('GET', KEYS[1])\n"
+    "for _, w in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '(' .. now + ARGV[2], '+inf')) do\n"
+    "  redis.call('ZADD', KEYS[2], now - 1, w)\n"
+    "end\n"
     "local mine = redis.call('ZSCORE', KEYS[2], ARGV[1])\n"
-    "local new = not g or ARGV[3] == 'doubt' or (mine and tonumber(mine) < now)\n"
-    "  or (ARGV[3] == 'same' and not mine)\n"
+    "local new = not g or ARGV[3] == 'doubt'\n"
+    "  or (ARGV[3] == 'same' and not (mine and tonumber(mine) >= now))\n"
     "  or (ARGV[3] == 'first' and redis.call('ZCOUNT', KEYS[2], now, '+inf') == 0)\n"
     "redis.call('ZADD', KEYS[2], now + ARGV[2], ARGV[1])\n"
     "local living, late = {}, 0\n"
@@ -91,7 +96,10 @@ struct saga_redis_script cache_beat = {
     "  living[ARGV[i]] = true\n"
     "  local lease = redis.call('ZSCORE', KEYS[2], ARGV[i])\n"
     "  if (not lease or tonumber(lease) < now)\n"
-    "    and redis.call('EXISTS', KEYS[5] .. ARGV[i]) == 0 then late = late + 1 end\n"
+    "    and redis.call('EXISTS', KEYS[5] .. ARGV[i]) == 0 then\n"
+    "    redis.call('ZADD', KEYS[2], 'NX', now - 1, ARGV[i])\n"
+    "    late = late + 1\n"
+    "  end\n"
     "end\n"
     "for _, w in ipairs(redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', '(' .. now)) do\n"
     "  local age = tonumber(ARGV[4])\n"

@@ -218,13 +218,16 @@ static void *run(void *unused)
     static const struct timespec pause = {0, LIVING_MS * 1000000};
 
     bool lost = false;
+    int pid = 0; /* of our session: another one may be with another server */
 
     (void)unused;
     while (true) {
         struct saga_err err = {0};
         bool answers = ask_living(&err) == 0;
-        if (answers && lost)
+        if (answers && (lost || (pid && saga_pg_pid(watch.pg) != pid)))
             cache_keeper_doubt(); /* it may have been restored from an old copy */
+        if (answers)
+            pid = saga_pg_pid(watch.pg);
         lost = !answers;
         if (answers && atomic_load(&cache.filter_wanted) && !cache.without[CACHE_FILTER])
             build_filter();

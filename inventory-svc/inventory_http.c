@@ -424,8 +424,8 @@ static int apply(struct saga_pg *pg, const struct wish *w, struct found *found,
         bool good = rc == DONE || rc == CREATED;
         struct stock_change *change = NULL;
         struct saga_err later = {0};
-        if (good && !found->repeated)
-            change = stock_cache_storing(&w->sku, &(int64_t){found->version + 1}, 1);
+        if (good) /* a repeat, too: who made the change may have died before he told of it */
+            change = stock_cache_storing(&w->sku, &(int64_t){found->version + !found->repeated}, 1);
         if (good)
             SAGA_FAILPOINT(stock_written);
         /* A lost connection has rolled back already. */

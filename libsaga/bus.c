@@ -2,7 +2,6 @@
  * of the broker. Reading is bus_read.c, sending bus_send.c. */
 #include "bus_private.h"
 
-#include <errno.h>
 #include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -70,12 +69,18 @@ time_t saga_bus_seconds(void)
 {
     struct timespec now;
 
-    clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+    clock_gettime(CLOCK_BOOTTIME, &now); /* as brokers count */
     return now.tv_sec;
 }
 
-void saga_bus_say(struct saga_bus *bus, const char *who, int code, const char *text)
+void saga_bus_say(struct saga_bus *bus, rd_kafka_t *rk, const char *who, int code, const char *text)
 {
+    char why[256];
+
+    if (rk && code == RD_KAFKA_RESP_ERR__FATAL) {
+        code = rd_kafka_fatal_error(rk, why, sizeof why);
+        text = code ? why : text;
+    }
     time_t now = saga_bus_seconds();
     bool lasting = is_lasting(code), again = code == bus->said && now < bus->said_at + SAID_ONCE;
 
@@ -109,7 +114,7 @@ static void on_error(rd_kafka_t *rk, int code, const char *text, void *opaque)
         bus->joined_again = 0;
     if (saga_bus_is_loss(code, text))
         bus->lost = true;
-    saga_bus_say(bus, "kafka client", code, text);
+    saga_bus_say(bus, rk, "kafka client", code, text);
 }
 
 int saga_bus_set(rd_kafka_conf_t *rc, const char *name, const char *value, struct saga_err *err)
@@ -354,7 +359,7 @@ static void poll_member(struct saga_bus *bus)
         if (m->err == RD_KAFKA_RESP_ERR__FATAL)
             bus->fatal =
                 rd_kafka_fatal_error(bus->consumer, bus->fatal_text, sizeof bus->fatal_text);
-        saga_bus_say(bus, "kafka group", m->err, rd_kafka_message_errstr(m));
+        saga_bus_say(bus, bus->consumer, "kafka group", m->err, rd_kafka_message_errstr(m));
         rd_kafka_message_destroy(m);
     }
 }

@@ -113,7 +113,7 @@ static void on_error(rd_kafka_t *rk, int code, const char *text, void *opaque)
     (void)opaque;
     if (code == RD_KAFKA_RESP_ERR__FATAL && rk == post.bus.producer)
         atomic_store(&post.dead, true);
-    saga_log_text(SAGA_DEBUG, "kafka client", text);
+    saga_bus_say(&post.bus, rk, "kafka client", code, text);
 }
 
 static rd_kafka_t *open_producer(struct saga_err *err)

@@ -68,9 +68,11 @@ struct saga_bus {
     char *cluster;
 };
 
-time_t saga_bus_seconds(void); /* monotonic */
-/* Logs an error: what is not over by itself as a warning, once in a while. */
-void saga_bus_say(struct saga_bus *bus, const char *who, int code, const char *text);
+time_t saga_bus_seconds(void); /* monotonic, also while the machine sleeps */
+/* Logs an error: what is not over by itself as a warning, once in a while. rk: whose fatal error it may be, or
+ * NULL */
+void saga_bus_say(struct saga_bus *bus, rd_kafka_t *rk, const char *who, int code,
+                  const char *text);
 /* The metadata of one topic -> its partitions, 0: there is no such topic, SAGA_RETRY: it is not told */
 int saga_bus_count(const struct rd_kafka_metadata *all, const char *topic, struct saga_err *err);
 int saga_bus_set(rd_kafka_conf_t *rc, const char *name, const char *value, struct saga_err *err);

@@ -122,7 +122,7 @@ int saga_bus_next(struct saga_bus *bus, int topic, struct saga_record *record)
         }
         if (m->err || !p || !p->reading || m->offset < p->offset) {
             if (m->err)
-                saga_bus_say(bus, "kafka consumer", m->err, rd_kafka_message_errstr(m));
+                saga_bus_say(bus, NULL, "kafka consumer", m->err, rd_kafka_message_errstr(m));
             rd_kafka_message_destroy(m);
             continue;
         }

@@ -223,7 +223,7 @@ static void on_report(rd_kafka_t *rk, const rd_kafka_message_t *m, void *opaque)
     if (rk != bus->producer)
         return; /* of a producer that was given up */
     if (m->err)
-        saga_bus_say(bus, "kafka producer", m->err, rd_kafka_err2str(m->err));
+        saga_bus_say(bus, rk, "kafka producer", m->err, rd_kafka_err2str(m->err));
     bus->events.reported(bus->events.owner, (int32_t)(ticket >> SEQ_BITS),
                          (int64_t)(ticket & (((uintptr_t)1 << SEQ_BITS) - 1)),
                          good ? m->offset : -1, refusal(m));

@@ -510,6 +510,8 @@ static void restart_lane(struct saga_request *req, struct restart *r)
     if (rc > 0)
         rc = find_newest(r, &err);
     int unsent = rc >= 0 && r->found == SAGA_FINE ? count_unsent(req, r, &err) : 0;
+    if (unsent == SAGA_RETRY)
+        rc = unsent;
     if (rc >= 0 && r->found == SAGA_FINE && unsent != SAGA_FATAL && !is_stopped_here(req, lane)) {
         saga_reply_problem(req, 409, "Conflict",
                            "Kafka and database agree on lane %d, and this process has not stopped "
@@ -525,9 +527,7 @@ static void restart_lane(struct saga_request *req, struct restart *r)
             unsent, lane, service->name, lane);
         return;
     }
-    if (unsent == SAGA_RETRY)
-        rc = unsent;
-    else if (unsent == SAGA_FATAL)
+    if (unsent == SAGA_FATAL)
         err.code = 0; /* some are missing, and given up */
     if (rc >= 0)
         rc = store_restart(req, r, &term, &last_seq, &err);
@@ -548,7 +548,7 @@ static void restart(struct saga_request *req)
     int32_t lane = lane_of(req);
     struct restart r = {.look = saga_alloc(sizeof *r.look)};
 
-    *r.look = (struct saga_look){.kind = SAGA_LOOK_WHOLE, .lane = lane};
+    *r.look = (struct saga_look){.kind = SAGA_LOOK_WHOLE, .lane = lane, .published = INT64_MAX};
     if (lane >= 0)
         restart_lane(req, &r);
     saga_look_free(r.look);

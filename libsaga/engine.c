@@ -21,7 +21,7 @@ int64_t saga_now(void)
 {
     struct timespec t;
 
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(CLOCK_BOOTTIME, &t);
     return (int64_t)t.tv_sec * SECOND + t.tv_nsec / 1000;
 }
 

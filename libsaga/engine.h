@@ -56,7 +56,9 @@ struct saga_lane {
     int64_t sent_at; /* us, monotonic: when the oldest unacknowledged was sent or one reported */
     int64_t waits_since;     /* the same, but only what was published ends it: not a new producer */
     int64_t try_at, backoff; /* us, monotonic; us */
-    int64_t parked_term;     /* the term in which its parked keys were asked for */
+    int64_t end
+        [SAGA_READS_MAX]; /* where its inputs end, as last looked at: of those that are not read */
+    int64_t parked_term;  /* the term in which its parked keys were asked for */
     char why[SAGA_WHY];
     char refused[128]; /* why the present producer cannot send for it, "": it can */
 };
@@ -126,7 +128,7 @@ struct saga_engine {
     int64_t flush_at;        /* dirty lanes are stored, 0: none */
     int64_t second_at;       /* housekeeping once a second */
     int64_t rotate_at;
-    int64_t look_at; /* us, monotonic: running lanes are looked at */
+    int64_t look_at; /* us, monotonic: lanes that run or have stopped are looked at */
     bool verified;   /* this is the Kafka that belongs to the database: since the last assignment */
     uint32_t identity_asked;         /* whether it is: the question's ticket, 0: none is open */
     bool misplaced;                  /* it is not */
@@ -153,7 +155,8 @@ struct saga_engine {
     } metric;
 };
 
-int64_t saga_now(void); /* us, monotonic */
+int64_t
+saga_now(void); /* us, monotonic; goes on while the machine sleeps, as deadlines and keys do */
 
 /* engine.c */
 extern const struct saga_bus_events saga_engine_events; /* owner is to be set */

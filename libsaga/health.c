@@ -43,7 +43,7 @@ static void reply_buffer(struct saga_request *req, int status, const char *type,
 static void livez(struct saga_request *req)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(CLOCK_BOOTTIME, &t);
     int64_t turned = view->turned();
     int64_t age = (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000 - turned;
     struct saga_buf out = {0};
@@ -95,7 +95,8 @@ static void readyz(struct saga_request *req)
         taken += !is(&lanes[i], "taking") && !is(&lanes[i], "lost");
         halted += is(&lanes[i], "stopped");
     }
-    bool settled = taken > 0 && taken + lost == n, ready = !waits && settled;
+    bool settled = taken > 0 && taken + lost == n && (taken > halted || !lost),
+         ready = !waits && settled;
     struct saga_buf out = {0};
     if (saga_query(req, "verbose")) {
         line(&out, !waits, waits ? waits : "database and Kafka answer");

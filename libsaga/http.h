@@ -15,7 +15,7 @@ struct saga_request;
 
 enum saga_where {
     SAGA_WORKER,  /* on one of a few threads; it may wait for the database, */
-    SAGA_SEARCH,  /* or on one that they do not share: it may read Kafka for half a minute, */
+    SAGA_SEARCH,  /* or on one that they do not share: it may read much of Kafka, */
     SAGA_AT_ONCE, /* or on the thread of all connections: it waits for nothing */
 };
 
@@ -99,7 +99,7 @@ struct saga_lane_view {
 struct saga_view {
     int (*lanes)(struct saga_lane_view *out, int max); /* copies the snapshot; -> number */
     int (*total)(void);                                /* lanes of the service, 0: not known yet */
-    int64_t (*turned)(void); /* when the engine's loop last turned, us of CLOCK_MONOTONIC */
+    int64_t (*turned)(void); /* when the engine's loop last turned, us of CLOCK_BOOTTIME */
     /* one line of what keeps the service from being ready, or NULL: "database: connection refused" */
     const char *(*waits)(char *text, size_t n);
 };

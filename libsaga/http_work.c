@@ -1,6 +1,6 @@
 /* Handlers that wait for the database run on workers, each with a session of its own, so that no
  * request holds up another's connection; those that search Kafka on one more, because they may take
- * half a minute. What waits for a worker is bounded: beyond it a client is told to come again. */
+ * minutes. What waits for a worker is bounded: beyond it a client is told to come again. */
 #include <pthread.h>
 #include <semaphore.h>
 #include <stdio.h>

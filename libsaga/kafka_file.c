@@ -32,6 +32,8 @@ static const struct {
     {"transactional.id", NULL},
     {"message.timeout.ms", NULL},
     {"delivery.timeout.ms", NULL},
+    {"max.in.flight", NULL},
+    {"max.in.flight.requests.per.connection", NULL},
     {"message.send.max.retries", NULL},
     {"retries", NULL},
     {"queuing.strategy", NULL},
@@ -62,8 +64,9 @@ static int add_line(rd_kafka_conf_t *to, char *line, struct saga_err *err)
     *value++ = '\0';
     name = trimmed(name);
     value = trimmed(value);
+    const char *plain = strncmp(name, "topic.", 6) ? name : name + 6; /* means the same */
     for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++) {
-        if (strcmp(name, fixed[i].name) != 0)
+        if (strcmp(plain, fixed[i].name) != 0)
             continue;
         if (fixed[i].instead)
             return saga_err(err, SAGA_FATAL, "%s is set by %s: take the line out", name,

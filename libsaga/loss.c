@@ -299,24 +299,31 @@ static void checked(struct saga_engine *e, struct saga_lane *lane, const struct 
     saga_engine_want(e, lane, true);
 }
 
+static int looked_at(struct saga_engine *e, struct saga_lane *lane, const struct saga_look *look,
+                     struct saga_err *err)
+{
+    int rc = 0;
+
+    if (look->ticket != lane->ticket)
+        return 0; /* of a taking that was given up */
+    for (int t = 0; t < e->intake.topics && look->rc >= 0; t++)
+        lane->end[t] = look->high[t];
+    if (lane->state == SAGA_LANE_RUNNING)
+        checked(e, lane, look);
+    else if (lane->state == SAGA_LANE_LOOKING && (rc = taken(e, lane, look, err)) < 0)
+        saga_engine_want(e, lane, false);
+    return rc;
+}
+
 int saga_loss_judge(struct saga_engine *e, struct saga_err *err)
 {
     struct saga_look *look;
     int rc = 0;
 
     while (rc >= 0 && (look = e->looked)) {
-        struct saga_lane *lane = &e->lane[look->lane];
         e->looked = look->next;
-        if (look->kind == SAGA_LOOK_IDENTITY) {
-            rc = verify(e, look, err);
-        } else if (look->ticket != lane->ticket) {
-            ; /* of a taking that was given up */
-        } else if (lane->state == SAGA_LANE_LOOKING) {
-            if ((rc = taken(e, lane, look, err)) < 0)
-                saga_engine_want(e, lane, false);
-        } else if (lane->state == SAGA_LANE_RUNNING) {
-            checked(e, lane, look);
-        }
+        rc = look->kind == SAGA_LOOK_IDENTITY ? verify(e, look, err)
+                                              : looked_at(e, &e->lane[look->lane], look, err);
         saga_look_free(look);
         saga_view_stale();
     }
@@ -437,7 +444,7 @@ int saga_loss_watch(struct saga_engine *e, int64_t now, struct saga_err *err)
     if (now >= e->look_at) {
         e->look_at = now + e->conf->look_every;
         for (int32_t i = 0; i < e->lanes; i++)
-            if (e->lane[i].state == SAGA_LANE_RUNNING)
+            if (e->lane[i].state == SAGA_LANE_RUNNING || e->lane[i].state == SAGA_LANE_STOPPED)
                 saga_engine_look(e, &e->lane[i], SAGA_LOOK_RECORD);
     }
     for (int32_t i = 0; i < e->lanes; i++)

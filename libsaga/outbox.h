@@ -34,7 +34,7 @@ struct saga_outbox_back {
     int64_t term;      /* out */
 };
 /* term: of the owner; 0: raises it (an operator's command). -> 1, 0: another oldest event, or owner, or
- * no event at all; SAGA_RETRY */
+ * no event at all (an operator's command: nor anything else that is not published); SAGA_RETRY */
 int saga_outbox_set_back(struct saga_pg *pg, int32_t lane, const char *own_topic, int64_t term,
                          struct saga_outbox_back *back, struct saga_err *err);
 

@@ -134,7 +134,7 @@ struct saga_call {
     const char *key; /* the order */
     const struct saga_event *call;
     const void *data;
-    int64_t since; /* CLOCK_MONOTONIC, us: when the batch that wants it began; 0: now */
+    int64_t since; /* CLOCK_BOOTTIME, us: when the batch that wants it began; 0: now */
 };
 
 /* From any thread, once per call, or never. Copies. An answer that no rule names is a bug: asserted. */

@@ -172,9 +172,11 @@ void saga_engine_look(struct saga_engine *e, struct saga_lane *lane, enum saga_l
                                .published = lane->out.published,
                                .last_seq = lane->last_seq,
                                .next_request = requests ? requests->next_offset : -1,
-                               .before = requests ? requests->hash : 0,
-                               .oldest = lane->oldest,
-                               .previous = lane->previous};
+                               .before = requests ? requests->hash : 0};
+    if (kind == SAGA_LOOK_WHOLE) {
+        look->oldest = lane->oldest;
+        look->previous = lane->previous;
+    }
     lane->ticket = look->ticket;
     lane->look_at = 0;
     saga_look_ask(look);
@@ -239,7 +241,7 @@ static int rows_missing(struct saga_engine *e, struct saga_lane *lane, struct sa
         char why[SAGA_WHY];
         snprintf(why, sizeof why,
                  "%s: what they said is lost. \"sagactl lane %s %d restart\" goes on behind what "
-                 "Kafka has: readers will hold a gap",
+                 "Kafka has: readers do not notice, and orders of those events stay where they are",
                  found.text, e->service->name, lane->lane);
         saga_engine_stop_lane(e, lane, why);
     } else

@@ -45,6 +45,17 @@ static const char *state_of(const struct saga_lane *lane)
     return lane->paused ? "paused" : "running";
 }
 
+/* Where an input ends: as the last fetch saw it, or, where nothing is fetched, the last look at Kafka. */
+static int64_t end_of(const struct saga_engine *e, const struct saga_lane *lane, int t)
+{
+    int64_t end = saga_bus_end(e->bus, t, lane->lane);
+
+    if (lane->state == SAGA_LANE_STOPPED && lane->end[t])
+        return lane->end[t]; /* also if there is less than there was */
+    bool stands = lane->paused || lane->reader.input[t].stopped;
+    return stands && lane->end[t] > end ? lane->end[t] : end;
+}
+
 static void show(struct saga_engine *e, const struct saga_lane *lane, struct saga_lane_view *v)
 {
     *v = (struct saga_lane_view){.lane = lane->lane,
@@ -63,7 +74,7 @@ static void show(struct saga_engine *e, const struct saga_lane *lane, struct sag
         struct saga_input_view *i = &v->input[t];
         i->topic = e->intake.topic[t];
         i->next_offset = in->next_offset;
-        i->end_offset = saga_bus_end(e->bus, t, lane->lane);
+        i->end_offset = end_of(e, lane, t);
         i->held = in->held < 0 && in->lost ? in->lost_at : in->held;
         i->stopped = in->stopped;
         if (in->stopped)
@@ -87,7 +98,7 @@ static void count(struct saga_engine *e)
         if (lane->waits_since && now - lane->waits_since > oldest)
             oldest = now - lane->waits_since;
         for (int t = 0; t < e->intake.topics && lane->ours; t++) {
-            int64_t end = saga_bus_end(e->bus, t, i);
+            int64_t end = end_of(e, lane, t);
             gaps[t] += saga_input_open(&lane->reader.input[t]);
             forks[t] += lane->reader.input[t].stopped;
             if (end > lane->reader.input[t].next_offset)

@@ -2,7 +2,6 @@
 #include "payment.h"
 #include "provider.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #define MS     INT64_C(1000)
@@ -21,15 +20,23 @@ static struct bill *become(struct saga_step *step, enum state state)
 
 /* ---- Asking the provider ---- */
 
+/* Once the clock was seen to be set back nobody knows how old the key is: it stays old (asked 0). */
+static void look_at_clock(struct bill *bill, int64_t now)
+{
+    const struct attempts *list = &bill->attempts;
+
+    if (now < bill->asked || (list->n && now < list->at[list->n - 1].at))
+        bill->asked = 0;
+}
+
 /* The provider may have forgotten the key by the time that it is asked (4.6): well before, as calls may
  * wait. */
-static bool is_late(const struct bill *bill, int64_t now)
+static bool is_late(struct bill *bill, int64_t now)
 {
-    int64_t keeps = payment_keeps_keys(), ago = now - bill->asked;
-
-    if (ago < 0) /* the clock was set back: nobody knows how long */
-        ago = keeps < INT64_MAX ? keeps : 0;
-    return bill->calls > 0 && ago >= keeps / 2;
+    if (bill->calls == 0)
+        return false;
+    look_at_clock(bill, now);
+    return now - bill->asked >= payment_keeps_keys() / 2;
 }
 
 /* Asks, or asks again: the call has the same key each time. The row is the durable intent; should
@@ -138,7 +145,10 @@ static void forget(struct saga_step *step)
 static void note(struct saga_step *step, enum purpose kind, enum outcome outcome)
 {
     const struct answer *answer = step->data;
-    struct attempts *list = &((struct bill *)saga_change(step))->attempts;
+    struct bill *bill = saga_change(step);
+    struct attempts *list = &bill->attempts;
+
+    look_at_clock(bill, step->now); /* here, as what is due has waited for its time */
     struct attempt *last = saga_append(step, list, sizeof *last);
 
     *last = (struct attempt){kind, outcome, step->now, answer->ref, answer->reason, 0};

@@ -2,7 +2,6 @@
  * offsets: looking at a topic changes nothing for anybody. */
 #include "kafka.h"
 
-#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>

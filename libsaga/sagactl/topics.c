@@ -143,7 +143,7 @@ static int compare(const char *topic, int32_t partitions)
         bad = true;
     }
     int replicas = copies(topic);
-    if (replicas < replication) {
+    if (replicas && replicas < replication) {
         fprintf(
             stderr,
             "sagactl: %s: has %d %s, expected %" PRId64

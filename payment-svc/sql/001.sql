@@ -7,7 +7,7 @@
 --   amount, currency
 --                 to be paid, in minor units; null before the reservation was known
 --   token         the customer's means of payment
---   payment_id    of the charge, made from the id of the event that asked for it
+--   payment_id    of the charge: the order's id
 --   cancel        CHARGING: refund as soon as the charge is known to have succeeded
 --   calls         how often the provider was asked for the charge, or for the refund once it is wanted
 --   cause, trace  id and traceparent of the event that changed the row last

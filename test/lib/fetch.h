@@ -12,7 +12,7 @@ void fetch_free(struct fetch *f);
 int fetch_get(struct fetch *f, const char *path, int64_t *version);
 const char *fetch_body(const struct fetch *f); /* of the last one */
 
-/* The value of a line of /metrics, without labels; fails the test if there is none. */
+/* The value of a line of /metrics, whose labels belong to its name; fails the test if there is none. */
 int64_t fetch_metric(int port, const char *name);
 
 #endif

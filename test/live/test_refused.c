@@ -6,19 +6,22 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fetch.h"
 #include "lane.h"
 #include "played.h"
 #include "web.h"
 #include "world.h"
 
-enum { LANES = 3, PATIENCE = 20, LIMIT = 5000 /* bytes */ };
+enum { LANES = 3, PATIENCE = 20, LIMIT = 5000 /* bytes */, BEHIND = 5 };
 
 static struct world *w;
 static struct member *order_svc;
 
 static void setup(void)
 {
-    w = world_new("refused", LANES, NULL);
+    static const char *const settings[] = {"SAGA_LOOK_EVERY=500ms", NULL};
+
+    w = world_new("refused", LANES, settings);
     order_svc = world_start(w, ORDER, 0);
     AWAIT(PATIENCE, world_is_ready(order_svc));
 }
@@ -67,6 +70,19 @@ static const char *lane_is(int32_t lane, const char *member)
     return value;
 }
 
+/* Requests of a lane that wait, by /lanes, and of all lanes, by /metrics. */
+static int64_t lag_is(int32_t lane)
+{
+    json_t *answer;
+
+    MUST_BE(web_get(&answer, "%s", world_url(order_svc, "/lanes")), 200);
+    json_t *inputs =
+        json_object_get(json_array_get(json_object_get(answer, "lanes"), (size_t)lane), "inputs");
+    int64_t lag = json_integer_value(json_object_get(json_array_get(inputs, 0), "lag"));
+    json_decref(answer);
+    return lag;
+}
+
 static const char *sagactl(const char *command)
 {
     return shell("ORDER_URL=%s sagactl lane order 0 %s 2>&1 || true", world_url(order_svc, ""),
@@ -103,10 +119,15 @@ START_TEST(a_lane_whose_event_is_refused_stops_alone)
     AWAIT(PATIENCE, events_of(1) >= had + 10);
     MUST_BE(proc_count(order_svc->proc, "does not count"), producers);
     MUST_BE(events_of(0), 0);
+    for (int i = 0; i < BEHIND; i++) /* what waits for a lane that stands still is not hidden */
+        world_place(w, played_order(w, 0, text("waiting-%d", i)), "apple 1 1", "later");
+    kafka_flush(10);
+    AWAIT(PATIENCE, lag_is(0) == BEHIND);
+    AWAIT(PATIENCE, fetch_metric(order_svc->port, "saga_lag{topic=\"order.requests\"}") == BEHIND);
     kafka_limit(topic, 0);
     MUST(strstr(sagactl("restart"), "would give them up"), "restart gives up what was not sent");
     sagactl("republish");
-    AWAIT(PATIENCE, events_of(0) == 1 && world_is_ready(order_svc));
+    AWAIT(PATIENCE, events_of(0) == 1 + BEHIND && world_is_ready(order_svc));
 }
 END_TEST
 

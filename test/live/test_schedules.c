@@ -150,6 +150,44 @@ START_TEST(killed_between_publish_and_its_note)
 }
 END_TEST
 
+static const char *sagactl(const char *command)
+{
+    return shell("ORDER_URL=%s sagactl lane order 0 %s 2>&1 || true", world_url(order, ""),
+                 command);
+}
+
+/* What was not published and is not in the outbox any more: the lane stops, names the command that gives it
+ * up, and goes on by it. */
+START_TEST(missing_rows_stop_a_lane_until_it_is_restarted)
+{
+    const char *key = order_in_0("behind"), *gone = order_in_0("gone");
+
+    place_later(order_in_0("there"));
+    place_later(gone);
+    AWAIT(PATIENCE, same(state(gone), "CREATED"));
+    AWAIT(PATIENCE, lane_0("published") == lane_0("last_seq"));
+    MUST(strstr(sagactl("restart"), "nothing to give up"), "%s", sagactl("restart"));
+    world_kill(order);
+    db_run(w->db, "update lane set published = published - 1, published_offset ="
+                  "  published_offset - 1, published_id = '0.' || (last_seq - 1) || '.' ||"
+                  "  split_part(published_id, '.', 3) where lane = 0");
+    for (int slot = 0; slot < 2; slot++)
+        db_run(w->db,
+               "delete from outbox_%d o using lane l where l.lane = 0"
+               "   and exists (select from unnest(o.lane, o.seq) u(lane, seq)"
+               "                where u.lane = 0 and u.seq = l.last_seq)",
+               slot);
+    order = world_start(w, ORDER, 0);
+    AWAIT(PATIENCE, proc_said(order->proc, "are missing"));
+    MUST(proc_said(order->proc, "sagactl lane order 0 restart"), "it names no command");
+    place_later(key);
+    const char *said = sagactl("restart");
+    MUST(strstr(said, "restart done"), "%s", said);
+    AWAIT(PATIENCE, same(state(key), "CREATED"));
+    AWAIT(PATIENCE, lane_0("published") == lane_0("last_seq"));
+}
+END_TEST
+
 /* ---- Another owner ---- */
 
 /* What another owner does to lane 0 while ours believes it has it: raises the term, and this. */
@@ -281,6 +319,7 @@ Suite *schedules_suite(void)
     tcase_add_unchecked_fixture(t, setup, teardown);
     tcase_add_test(t, killed_between_commit_and_publish);
     tcase_add_test(t, killed_between_publish_and_its_note);
+    tcase_add_test(t, missing_rows_stop_a_lane_until_it_is_restarted);
     tcase_add_test(t, rows_in_memory_are_forgotten_with_the_lane);
     tcase_add_test(t, a_deadline_of_another_owner_is_kept);
     tcase_add_test(t, a_lane_that_has_gone_is_not_taken_back);

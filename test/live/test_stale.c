@@ -410,7 +410,27 @@ START_TEST(the_engine_is_killed_before_telling)
 }
 END_TEST
 
-/* A process that is cut off from Redis and goes on writing: the others read from the database. */
+static const char *generation(void)
+{
+    return shell("redis-cli -p $SAGA_REDIS_PORT get %sstock:generation", w->prefix);
+}
+
+/* Redis' clock was ahead when a process that is gone took its lease: nobody waits for its end, and what it
+ * may not have told is not believed. */
+START_TEST(a_lease_of_another_clock)
+{
+    const char *was = text("%s", generation());
+
+    await_cache(process(0));
+    MUST(strlen(was) > 10, "%s", was);
+    shell("redis-cli -p $SAGA_REDIS_PORT zadd %sstock:writers 9000000000000 77", w->prefix);
+    AWAIT(PATIENCE, !same(generation(), was));
+    await_cache(process(0));
+}
+END_TEST
+
+/* A process that is cut off from Redis and goes on writing: the others read from the database, also what it
+ * has written when it is gone. */
 START_TEST(cut_off_from_redis)
 {
     static const char *const elsewhere[] = {CALM, "REDIS_URL=redis://127.0.0.1:1", NULL};
@@ -425,6 +445,13 @@ START_TEST(cut_off_from_redis)
         write_some(2);
     AWAIT(PATIENCE, says_degraded(m[0]) && says_degraded(m[1]));
     end_reading("cut off from Redis");
+    begin_reading(m, 1);
+    post(m[1], "cut-off", 1);
+    write_some(2);
+    world_stop(m[1]);
+    await_cache(m[0]);
+    end_reading("was cut off from Redis");
+    MUST_BE(web_get(NULL, "%s", world_url(m[0], "/api/v1/inventory/cut-off")), 200);
     settle();
 }
 END_TEST
@@ -448,6 +475,7 @@ Suite *stale_suite(void)
     tcase_add_loop_test(all, redis_fails, 0, sizeof harms / sizeof *harms);
     tcase_add_test(all, killed_before_telling);
     tcase_add_test(all, the_engine_is_killed_before_telling);
+    tcase_add_test(all, a_lease_of_another_clock);
     tcase_add_test(all, cut_off_from_redis);
     tcase_add_test(all, audit);
     suite_add_tcase(suite, all);

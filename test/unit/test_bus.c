@@ -356,9 +356,9 @@ START_TEST(what_is_forbidden_is_said)
 
     saga_log_open("test", SAGA_WARN);
     dup2(file, STDERR_FILENO);
-    saga_bus_say(&ours, "kafka client", RD_KAFKA_RESP_ERR__TRANSPORT, "gone for now");
+    saga_bus_say(&ours, NULL, "kafka client", RD_KAFKA_RESP_ERR__TRANSPORT, "gone for now");
     for (int i = 0; i < 2; i++)
-        saga_bus_say(&ours, "kafka consumer", RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
+        saga_bus_say(&ours, NULL, "kafka consumer", RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED,
                      "not for you");
     dup2(was, STDERR_FILENO);
     ck_assert_int_gt(pread(file, said, sizeof said - 1, 0), 0);

@@ -158,6 +158,8 @@ static const struct {
     {"linger.ms=soon\n", "line 1: Invalid value"},
     {"auto.offset.reset=latest\n", "line 1: auto.offset.reset is fixed"},
     {"request.required.acks = 1\n", "line 1: request.required.acks is fixed"},
+    {"topic.auto.offset.reset=latest\n", "line 1: topic.auto.offset.reset is fixed"},
+    {"max.in.flight=10\n", "line 1: max.in.flight is fixed"},
     {"bootstrap.servers=x:1\n", "line 1: bootstrap.servers is set by KAFKA_BOOTSTRAP_SERVERS"},
 };
 

@@ -60,6 +60,8 @@ START_TEST(readyz_tells_a_lost_lane)
                              "[ok]   lanes: 1 of the 2 assigned here are taken; order has 12\n"
                              "[note] lane 8 lost: 8 has no leader\n"
                              "ready, but 1 of 2 lanes are lost: see /readyz?verbose\n");
+    lane[0] = (struct saga_lane_view){.lane = 7, .state = "stopped", .why = "why"};
+    ck_assert_int_eq(get("/readyz"), 503);
     lane[0] = lane[1];
     ck_assert_int_eq(get("/readyz"), 503);
 }

@@ -378,6 +378,8 @@ START_TEST(asking_again_asks_the_same)
 }
 END_TEST
 
+static const struct payment_provider forgets_in_a_day = {"simulated", 24 * 3600 * SECOND, NULL};
+
 /* What asking in this state, first asked so long ago, says of looking up. */
 static bool looks_up(enum state state, int64_t calls, int64_t ago)
 {
@@ -389,7 +391,7 @@ static bool looks_up(enum state state, int64_t calls, int64_t ago)
     bool look_up = ((const struct charge *)b.call[0].data)->look_up;
     deciding_done(&b);
     ck_assert_int_eq(bill_of("o")->asked,
-                     DECIDING_NOW - ago); /* it is the first asking that counts */
+                     ago < 0 ? 0 : DECIDING_NOW - ago); /* it is the first asking that counts */
     return look_up;
 }
 
@@ -397,14 +399,13 @@ static bool looks_up(enum state state, int64_t calls, int64_t ago)
  * that it keeps keys, is looked up before; never at one that keeps them for ever. */
 START_TEST(late_calls_are_looked_up)
 {
-    static const struct payment_provider forgets = {"simulated", 24 * 3600 * SECOND, NULL};
     static const enum state states[] = {CHARGING, REFUNDING};
 
     for (int i = 0; i < 2; i++) {
         payment_providers[0] = &provider_simulated;
         ck_assert(!looks_up(states[i], 3, 24 * 365 * 3600 * SECOND));
         ck_assert(!looks_up(states[i], 3, -SECOND));
-        payment_providers[0] = &forgets;
+        payment_providers[0] = &forgets_in_a_day;
         ck_assert(!looks_up(states[i], 3, 12 * 3600 * SECOND - 1));
         ck_assert(looks_up(states[i], 3, 12 * 3600 * SECOND));
         ck_assert(looks_up(states[i], 1, 24 * 365 * 3600 * SECOND));
@@ -413,17 +414,32 @@ START_TEST(late_calls_are_looked_up)
 }
 END_TEST
 
+/* A clock that was set back is seen by the next answer, and not forgotten when it has come there again. */
+START_TEST(a_clock_set_back_makes_calls_late)
+{
+    struct attempt answered = {CHARGE, UNKNOWN, DECIDING_NOW + SECOND, NULL, "no answer", 0};
+    struct bill *bill = put_bill("o", CHARGING, false);
+
+    payment_providers[0] = &forgets_in_a_day;
+    bill->asked = DECIDING_NOW - SECOND;
+    bill->attempts = (struct attempts){1, &answered};
+    decided(&charge_unknown, &bad);
+    deciding_done(&b);
+    bill_of("o")->row.due = DECIDING_NOW;
+    decided(&saga_due, NULL);
+    ck_assert(((const struct charge *)b.call[0].data)->look_up);
+}
+END_TEST
+
 /* The first asking is never late; a refund is asked for anew, however old the charge. */
 START_TEST(first_calls_are_not_looked_up)
 {
-    static const struct payment_provider forgets = {"simulated", SECOND, NULL};
-
-    payment_providers[0] = &forgets;
+    payment_providers[0] = &forgets_in_a_day;
     decided(&inventory_reserved, &pay_now);
     ck_assert(!((const struct charge *)b.call[0].data)->look_up);
     ck_assert_int_eq(bill_of("o")->asked, DECIDING_NOW);
     deciding_done(&b);
-    bill_of("o")->asked -= 3600 * SECOND;
+    bill_of("o")->asked -= 24 * 3600 * SECOND;
     bill_of("o")->cancel = true;
     decided(&charge_succeeded, &good);
     ck_assert_ptr_eq(b.call[0].call, &refund);
@@ -571,6 +587,7 @@ Suite *payment_suite(void)
     tcase_add_test(calls, due_follows_the_time_out);
     tcase_add_test(calls, asking_again_asks_the_same);
     tcase_add_test(calls, late_calls_are_looked_up);
+    tcase_add_test(calls, a_clock_set_back_makes_calls_late);
     tcase_add_test(calls, first_calls_are_not_looked_up);
     tcase_add_test(calls, backoff_has_bounds);
     tcase_add_test(calls, attempts_are_kept_in_order);

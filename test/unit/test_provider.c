@@ -10,6 +10,7 @@
 
 #include "bank.h"
 #include "calls.h"
+#include "engine.h"
 #include "log.h"
 #include "metrics.h"
 #include "payment.h"
@@ -202,7 +203,7 @@ END_TEST
 START_TEST(old_calls_are_not_made)
 {
     struct charge data = asked("tok_ok", "pay-1"), other = asked("tok_ok", "pay-2");
-    int64_t old = test_now() - payment_call_timeout - 1000 * MS;
+    int64_t old = saga_now() - payment_call_timeout - 1000 * MS;
 
     provider_http.call(&(struct saga_call){"o", &charge, &data, old - 1}, 1);
     provider_http.call(&(struct saga_call){"p", &charge, &other, old + 1000 * MS}, 1);
