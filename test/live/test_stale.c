@@ -424,7 +424,9 @@ START_TEST(a_lease_of_another_clock)
     await_cache(process(0));
     MUST(strlen(was) > 10, "%s", was);
     shell("redis-cli -p $SAGA_REDIS_PORT zadd %sstock:writers 9000000000000 77", w->prefix);
-    AWAIT(PATIENCE, !same(generation(), was));
+    AWAIT(PATIENCE,
+          !atoll(shell("redis-cli -p $SAGA_REDIS_PORT zscore %sstock:writers 77", w->prefix)));
+    MUST(!same(generation(), was), "the generation is still %s", was);
     await_cache(process(0));
 }
 END_TEST
