@@ -38,8 +38,6 @@ void saga_command_init(const struct saga_conf *settings, const struct saga_servi
     snprintf(own_source, sizeof own_source, "/%s-svc", of->name);
 }
 
-#define RAISED "greatest(term + 1, (extract(epoch from clock_timestamp()) * 1000)::bigint)"
-
 /* ---- What all have in common ---- */
 
 static int64_t number_of(const char *text)
@@ -136,7 +134,8 @@ static const char sql_input[] =
     "select next_offset, last_id from lane_input where lane = $1::bigint and topic = $2";
 
 static const char sql_accept[] =
-    "with raised as (update lane set term = " RAISED " where lane = $1::bigint returning term),"
+    "with raised as (update lane set term = " SAGA_TERM_RAISED
+    " where lane = $1::bigint returning term),"
     " input as (update lane_input set next_offset = $3, last_id = $4"
     "            where lane = $1::bigint and topic = $2 and next_offset = $5"
     "              and last_id is not distinct from $6 returning 1)"
@@ -386,7 +385,7 @@ static const char sql_published[] =
 /* What an owner has written since we looked is not given up. */
 static const char sql_restart[] =
     "update lane"
-    "   set term = " RAISED ", last_seq = greatest(last_seq, $2), last_id = $3,"
+    "   set term = " SAGA_TERM_RAISED ", last_seq = greatest(last_seq, $2), last_id = $3,"
     "       published = greatest(last_seq, $2), published_offset = nullif($4, -1),"
     "       published_id = $3"
     " where lane = $1::bigint and last_seq = $5 and published = $6 returning term, last_seq";

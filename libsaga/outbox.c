@@ -308,15 +308,12 @@ static const char sql_lock[] = "select term from lane where lane = $1::bigint fo
 static const char sql_set_back[] =
     "update lane"
     "   set published = least(published, $2), published_offset = nullif($3, -1), published_id = $4,"
-    "       term = case when $5 then greatest(term + 1,"
-    "                             (extract(epoch from clock_timestamp()) * 1000)::bigint)"
-    "              else term end"
+    "       term = case when $5 then " SAGA_TERM_RAISED " else term end"
     " where lane = $1::bigint returning term, published";
 
 /* No event of its own is there: what is not sent are forwards and dead letters. */
 static const char sql_raise[] =
-    "update lane set term = greatest(term + 1, (extract(epoch from clock_timestamp()) * "
-    "1000)::bigint)"
+    "update lane set term = " SAGA_TERM_RAISED
     " where lane = $1::bigint and published < last_seq returning term, published";
 
 static int raise_unsent(struct saga_pg *pg, int32_t lane, struct saga_outbox_back *back,

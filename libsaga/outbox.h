@@ -8,6 +8,11 @@
 #include "bus.h"
 #include "pg.h"
 
+/* SQL: a lane's next term, which fences whoever has it now (DESIGN.md 4.4): above its last one, and above
+ * those that a database restored from an old copy has forgotten. */
+#define SAGA_TERM_RAISED                                                                           \
+    "greatest(term + 1, (extract(epoch from clock_timestamp()) * 1000)::bigint)"
+
 /* Adds the batch's outbox rows to the pipeline, for the table that is current. */
 int saga_outbox_store(struct saga_pg *pg, const struct saga_batch *b, int slot,
                       struct saga_params *p, struct saga_err *err);

@@ -18,8 +18,7 @@ static const char sql_make[] = "insert into lane (lane) values ($1::bigint) on c
 
 static const char sql_raise[] =
     "update lane"
-    "   set term = greatest(term + 1, (extract(epoch from clock_timestamp()) * 1000)::bigint)"
-    " where lane = $1::bigint"
+    "   set term = " SAGA_TERM_RAISED " where lane = $1::bigint"
     " returning term, last_seq, last_id, published, published_offset, published_id,"
     "           (extract(epoch from clock_timestamp()) * 1000000)::bigint";
 
