@@ -19,6 +19,7 @@
 #include "world.h"
 
 enum { LANES = 4, PATIENCE = 30, SKUS = 16, READERS = 8, SECOND = 1000000 };
+enum { SHARE = 11 /* SKUs that orders change, the first ones, and that POSTs do, the last ones */ };
 enum { SNAPSHOTS = 1024, CHECKED = 15000 /* reads, unless CACHE_READS says how many */ };
 
 static struct world *w;
@@ -201,16 +202,18 @@ static void end_reading(const char *what)
 
 static int placed; /* orders */
 
-/* One round: some orders of two SKUs each, and a POST at each process. */
+/* One round: some orders of two SKUs each, and a POST at each process. Some SKUs are changed by orders
+ * alone, some by POSTs alone: what the ones do not tell the cache, the others do not either. */
 static void write_some(int number_of_processes)
 {
     for (int i = 0; i < 10; i++, placed++)
-        world_place(w, text("stale-%d", placed),
-                    text("s-%d 1 100, s-%d 1 100", placed % SKUS, (placed + 1 + placed % 5) % SKUS),
-                    placed % 7 ? "tok_ok" : "tok_declined");
+        world_place(
+            w, text("stale-%d", placed),
+            text("s-%d 1 100, s-%d 1 100", placed % SHARE, (placed + 1 + placed % 5) % SHARE),
+            placed % 7 ? "tok_ok" : "tok_declined");
     kafka_flush(PATIENCE);
     for (int i = 0; i < number_of_processes; i++)
-        post(process(i), text("s-%d", (placed / 10 + i) % SKUS), 1000000 + placed);
+        post(process(i), text("s-%d", SKUS - 1 - (placed / 10 + i) % SHARE), 1000000 + placed);
 }
 
 static void settle(void)
