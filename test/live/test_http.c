@@ -54,19 +54,20 @@ static int dial(struct member *m, const char *request)
     return fd;
 }
 
-/* -> the status of what comes up to the end of the connection; 0: nothing, and then its end */
+static char heard[8192]; /* the last that came over a connection, up to its end */
+
+/* -> the status of the first answer that comes up to the end of the connection; 0: nothing, and then its end */
 static int hear(int fd)
 {
-    char answer[8192];
     size_t n = 0;
     ssize_t part;
 
-    while (n < sizeof answer - 1 && (part = recv(fd, answer + n, sizeof answer - 1 - n, 0)) > 0)
+    while (n < sizeof heard - 1 && (part = recv(fd, heard + n, sizeof heard - 1 - n, 0)) > 0)
         n += (size_t)part;
     MUST(part == 0, "the connection does not end");
-    answer[n] = '\0';
+    heard[n] = '\0';
     close(fd);
-    return n ? atoi(answer + strlen("HTTP/1.1 ")) : 0;
+    return n ? atoi(heard + strlen("HTTP/1.1 ")) : 0;
 }
 
 #define HEAD " HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer " TOKEN "\r\n"
@@ -97,6 +98,32 @@ START_TEST(stop_answers_and_hangs_up)
     MUST_BE(proc_wait(m->proc, 6), 0);
     world_kill(m);
     world_start(w, ORDER, 0);
+    AWAIT(PATIENCE, world_is_ready(m));
+}
+END_TEST
+
+/* Whoever asks between SIGTERM and the end is told so. */
+START_TEST(readyz_says_stopping)
+{
+    static const char ready[] = "GET /readyz" HEAD "Connection: close\r\n\r\n";
+    struct member *m = world_member(w, PAYMENT, 0);
+    char byte;
+
+    world_stop(m);
+    m = world_start_failing(w, PAYMENT, 0, "stopping:stop");
+    AWAIT(PATIENCE, world_is_ready(m));
+    int fd = dial(m, "GET /livez" HEAD "\r\n");
+    MUST_BE(recv(fd, &byte, 1, MSG_PEEK), 1);
+    proc_signal(m->proc, SIGTERM);
+    AWAIT(PATIENCE, proc_said(m->proc, "failpoint stopping"));
+    AWAIT(PATIENCE, *shell("cut -d' ' -f3 /proc/%d/stat", (int)proc_pid(m->proc)) == 'T');
+    MUST(send(fd, ready, strlen(ready), MSG_NOSIGNAL) == (ssize_t)strlen(ready), "send: %m");
+    proc_signal(m->proc, SIGCONT);
+    MUST_BE(hear(fd), 200); /* that of /livez */
+    MUST(strstr(heard, "HTTP/1.1 503") && strstr(heard, "stopping"), "%s", heard);
+    MUST_BE(proc_wait(m->proc, 6), 0);
+    world_kill(m);
+    m = world_start(w, PAYMENT, 0);
     AWAIT(PATIENCE, world_is_ready(m));
 }
 END_TEST
@@ -249,6 +276,7 @@ Suite *http_suite(void)
 
     tcase_add_unchecked_fixture(t, setup, teardown);
     tcase_add_test(t, stop_answers_and_hangs_up);
+    tcase_add_test(t, readyz_says_stopping);
     tcase_add_test(t, token);
     tcase_add_test(t, wrong_files);
     tcase_add_test(t, tls);
