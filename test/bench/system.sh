@@ -7,15 +7,16 @@ bench_root=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd -P)
 # The servers are ours alone, whatever the caller's environment says: CPU is counted by process.
 unset KAFKA_BOOTSTRAP_SERVERS SAGA_OUR_KAFKA PGHOST SAGA_OUR_PGHOST DATABASE_URL REDIS_URL SAGA_OUR_REDIS \
     SAGA_TOPIC_PREFIX SAGA_INSTANCE
-# Kafka's heap is as large as its own start script makes it: with the small one of deploy/local it stands still
-# for 15 to 45 ms every second at 2,000 orders/s, to collect garbage.
 : "${BENCH_PORT:=29092}" # the first of seven; above 32767 they could be taken by any connection
 # shellcheck disable=SC2016 # the inner bash is to expand it
 SAGA_RUN=$(env -u SAGA_RUN bash -c 'source "$0" && echo "$SAGA_HOME"' "$bench_root/deploy/local/env")/run-bench
 export SAGA_RUN SAGA_KAFKA_PORT=$BENCH_PORT SAGA_KAFKA_CONTROLLER_PORT=$((BENCH_PORT + 1)) PGPORT=$((BENCH_PORT + 2)) \
     SAGA_REDIS_PORT=$((BENCH_PORT + 3)) ORDER_LISTEN=127.0.0.1:$((BENCH_PORT + 4)) \
     INVENTORY_LISTEN=127.0.0.1:$((BENCH_PORT + 5)) PAYMENT_LISTEN=127.0.0.1:$((BENCH_PORT + 6)) \
-    PGDATABASE=saga KAFKA_HEAP_OPTS="${KAFKA_HEAP_OPTS:--Xms1g -Xmx1g -Xmn512m}" SAGA_LANES="${BENCH_LANES:-6}" SAGA_KAFKA_JIT=full LOG_LEVEL="${LOG_LEVEL:-warn}"
+    PGDATABASE=saga SAGA_LANES="${BENCH_LANES:-6}" SAGA_KAFKA_JIT=full LOG_LEVEL="${LOG_LEVEL:-warn}"
+# As large as Kafka's own start script makes it: with the small heap of deploy/local the broker stands still for
+# 15 to 45 ms about once a second under load, to collect garbage.
+export KAFKA_HEAP_OPTS="${KAFKA_HEAP_OPTS:--Xms1g -Xmx1g -Xmn512m}"
 # shellcheck source=SCRIPTDIR/../../deploy/local/lib.sh
 source "$bench_root/deploy/local/lib.sh"
 # shellcheck source=SCRIPTDIR/../../deploy/local/services.sh
