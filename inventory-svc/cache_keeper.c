@@ -18,7 +18,8 @@ enum { MS = 1000, SECOND = 1000000 };
 struct stock_change {
     struct stock_change *next, **link; /* link: what points to this one, NULL: not in the list */
     int64_t began, told;               /* us; told 0: not yet */
-    bool done, untold;                 /* committed, or nobody knows; there was no room for it */
+    bool done, untold;                 /* it is over; there was no room for it */
+    bool known;                        /* of what is done: what became of it */
     bool values;                       /* of what is done: it is committed, and at[] has the rows */
     int64_t generation;                /* of the values */
     enum waiting { NOBODY, WAITS, TOLD, NOT_TOLD } waiting;
@@ -124,16 +125,15 @@ static bool await_told(struct stock_change *change, int ms)
     return told;
 }
 
-void stock_cache_stored(struct stock_change *change, bool wait)
+static void end_change(struct stock_change *change, bool known, bool wait)
 {
-    if (!change)
-        return;
     pthread_mutex_lock(&keeper.lock);
     if (change->untold) {
         keeper.doubt = true;
         free(change);
     } else {
         change->done = true;
+        change->known = known;
         keeper.done++;
         change->waiting = wait ? WAITS : NOBODY;
         pthread_cond_signal(&keeper.filled);
@@ -141,6 +141,12 @@ void stock_cache_stored(struct stock_change *change, bool wait)
             await_told(change, KEEPER_MS);
     }
     pthread_mutex_unlock(&keeper.lock);
+}
+
+void stock_cache_stored(struct stock_change *change, bool known)
+{
+    if (change)
+        end_change(change, known, known);
 }
 
 /* ---- The engine's ---- */
@@ -163,9 +169,10 @@ void stock_cache_batch_storing(const void *const *rows, int n)
 
 void stock_cache_batch_stored(bool committed)
 {
-    if (of_batch)
-        of_batch->values = committed;
-    stock_cache_stored(of_batch, false);
+    if (!of_batch)
+        return;
+    of_batch->values = committed;
+    end_change(of_batch, committed, false);
     of_batch = NULL;
 }
 
@@ -249,7 +256,8 @@ static void add_value(const struct written *w)
     saga_redis_bytes(&keeper.command, keeper.json.at, keeper.json.n);
 }
 
-static void add_chunk(const struct written *at, int n, bool values, int64_t generation)
+static void add_chunk(const struct stock_change *change, const struct written *at, int n,
+                      bool values)
 {
     struct saga_redis_command *c = &keeper.command;
 
@@ -258,12 +266,15 @@ static void add_chunk(const struct written *at, int n, bool values, int64_t gene
         for (int i = 0; i < n; i++)
             cache_key(c, "v:", at[i].sku);
     } else {
-        saga_redis_script(c, &cache_forget, n + 1);
+        saga_redis_script(c, &cache_forget, 1 + 2 * n);
         cache_key(c, "generation", "");
-        for (int i = 0; i < n; i++)
+        for (int i = 0; i < n; i++) {
             cache_key(c, "v:", at[i].sku);
+            cache_key(c, "l:", at[i].sku);
+        }
         saga_redis_number(c, TOMBSTONE_MS);
-        saga_redis_number(c, generation);
+        saga_redis_number(c, change->generation);
+        saga_redis_number(c, change->known && !cache.without[CACHE_FLIGHT]);
         for (int i = 0; i < n; i++) {
             saga_redis_number(c, at[i].stock.version);
             if (values)
@@ -288,8 +299,8 @@ static void add_change(const struct stock_change *change, int64_t now)
     if (change->creating)
         add_creating(change->creating);
     for (int i = 0; i < change->n; i += CHUNK)
-        add_chunk(change->at + i, change->n - i < CHUNK ? change->n - i : CHUNK,
-                  has_values(change, now), change->generation);
+        add_chunk(change, change->at + i, change->n - i < CHUNK ? change->n - i : CHUNK,
+                  has_values(change, now));
     saga_count(cache_metric.told, change->n);
 }
 

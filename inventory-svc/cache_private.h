@@ -7,13 +7,14 @@
  * thread of its own, sends tombstones for it: "no version below this one". Where a value stands that is
  * read, and a batch has it in memory, the new one takes its place: else each change of a hot SKU would
  * cost a read of the database. It is as good as what a reader fills in: committed, of the generation in
- * which the batch read it, and newer than what stood there. An open change that takes longer than OPEN_MS
- * is told as a tombstone: a version that is not committed yet keeps old ones out as well. Nobody waits for the keeper, and nothing depends on it having done so, because each process
- * that may write holds a lease in Redis (`writers`), which its keeper renews (a beat) only in the same
- * breath as it tells all that was committed. A lease that has run out means: something may be committed
- * that was not told. From then on nobody believes the cache, until either the process is back (its next
- * beat begins a new generation: values of older ones do not count), or the database says that it has
- * no session any more (presence.h), and then whoever sees that first begins the new generation. So
+ * which the batch read it, and newer than what stood there. An open change that takes longer than
+ * OPEN_MS is told as a tombstone: a version that is not committed yet keeps old ones out as well. Nobody
+ * waits for the keeper, and nothing depends on it having done so, because each process that may write
+ * holds a lease in Redis (`writers`), which its keeper renews (a beat) only in the same breath as it
+ * tells all that was committed. A lease that has run out means: something may be committed that was not
+ * told. From then on nobody believes the cache, until either the process is back (its next beat begins a
+ * new generation: values of older ones do not count), or the database says that it has no session any
+ * more (presence.h), and then whoever sees that first begins the new generation. So
  *   - killed between COMMIT and telling: its lease runs out, its sessions are gone, a new generation;
  *   - cut off from Redis: for as long as it may write, everybody reads from the database;
  *   - the queue to the keeper overflows, or Redis fails in the middle: a new generation;
@@ -30,7 +31,7 @@
  * A slow reader must not put back what it has read long ago: a value is stored only (one script, so at
  * one moment) by who holds the SKU's lock, which lives LOCK_MS; in the generation in which it asked;
  * and not below a version that stands there, be it in a value or in a tombstone, which live longer
- * than the lock.
+ * than the lock. So a change that is done leaves no tombstone where there is no lock.
  *
  * The filter belongs to a generation: a new one has none, until somebody builds it from the database,
  * after all transactions that had made a SKU before it knew (an advisory lock) are over. A SKU's bits

@@ -35,14 +35,13 @@ struct saga_redis_script cache_fill = {
     "redis.call('SET', KEYS[1], ARGV[3] .. ' ' .. ARGV[2] .. ' ' .. ARGV[4], 'PX', ARGV[5])\n"
     "return 1\n", ""};
 
-/* Function forget(key, version, ms, generation, value): what is there is old, unless it is as new as
- * version. A value that is read makes room for the new one, if that is known, and of this generation; what
+/* Function forget(key, old, version, ms, generation, value): what is there (old) is old, unless it is as new
+ * as version. A value that is read makes room for the new one, if that is known, and of this generation; what
  * remains of its life has to be that of a tombstone at least, which takes its place else.
  * -> 1: it was a value */
 #define FORGET                                                                                       \
     "local g = redis.call('GET', KEYS[1]) or ''\n"                                                   \
-    "local function forget(key, version, ms, of_g, value)\n"                                         \
-    "  local old = redis.call('GET', key)\n"                                                         \
+    "local function forget(key, old, version, ms, of_g, value)\n"                                    \
     "  local v, of = (old or ''):match('^(%d+) (%S+)')\n"                                            \
     "  if v and (of == 't' or of == g) and tonumber(v) >= tonumber(version) then\n"                  \
     "    if of == 't' then redis.call('PEXPIRE', key, ms) end\n" /* who reads now may be slow */      \
@@ -57,13 +56,18 @@ struct saga_redis_script cache_fill = {
     "  return left > 0 and 1 or 0\n"                                                                 \
     "end\n"
 
-/* KEYS generation, values...; ARGV ms, generation of the values' rows, for each a version and the value's
- * rest or "" -> how many were values */
+/* KEYS generation, then for each SKU its value and its lock; ARGV ms, generation of the values' rows, "1":
+ * what became of it is known, for each SKU a version and the value's rest or "" -> how many were values.
+ * Most SKUs nobody reads: where no value stands and nobody holds the lock, no one can store any more what he
+ * read before. But a COMMIT whose end is not known may still come. */
 struct saga_redis_script cache_forget = {
     FORGET
-    "local n = 0\n"
-    "for i = 2, #KEYS do\n"
-    "  n = n + forget(KEYS[i], ARGV[i * 2 - 1], ARGV[1], ARGV[2], ARGV[i * 2])\n"
+    "local n, there = 0, redis.call('MGET', unpack(KEYS, 2))\n"
+    "for i = 1, #there, 2 do\n"
+    "  local old = there[i]\n"
+    "  if ARGV[3] ~= '1' or there[i + 1] or (old and not old:match('^%d+ t')) then\n"
+    "    n = n + forget(KEYS[i + 1], old, ARGV[i + 3], ARGV[1], ARGV[2], ARGV[i + 4])\n"
+    "  end\n"
     "end\n"
     "return n\n", ""};
 
@@ -71,7 +75,7 @@ struct saga_redis_script cache_forget = {
 struct saga_redis_script cache_create = {
     FORGET
     "for i = 2, #ARGV do redis.call('SETBIT', KEYS[3], ARGV[i], 1) end\n"
-    "forget(KEYS[2], '1', ARGV[1], '', '')\n", ""};
+    "forget(KEYS[2], redis.call('GET', KEYS[2]), '1', ARGV[1], '', '')\n", ""};
 
 /* A lease that ends later than one of now would is of another clock: it is not in force, and ages from now
  * on. Who may write and never had one leaves a trace of an ended one, for the time when he is gone.

@@ -35,9 +35,9 @@ void stock_cache_get(struct saga_request *req, const char *sku, const struct sto
 
 /* A change that is about to be committed. Copies. NULL: there is no cache. */
 struct stock_change *stock_cache_storing(const char *const *skus, const int64_t *versions, int n);
-/* It is committed, or nobody knows. Takes change. wait: until others are told, if they can be told at
- * once (a POST: who is answered then reads what he wrote). */
-void stock_cache_stored(struct stock_change *change, bool wait);
+/* It is over; takes change. known: what became of it. Then it waits until others are told, if they can be
+ * told at once: who is answered reads what he wrote. */
+void stock_cache_stored(struct stock_change *change, bool known);
 /* Before the COMMIT of a SKU that is new, inside its transaction, with stock_cache_creating_lock held:
  * from here on nobody says that there is none. -> 0; SAGA_RETRY. It may take two seconds when Redis has
  * just gone. */

@@ -9,7 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "db.h"
 #include "fetch.h"
+#include "proxy.h"
 #include "web.h"
 #include "world.h"
 
@@ -423,6 +425,53 @@ START_TEST(a_slow_reader)
 }
 END_TEST
 
+/* ---- A COMMIT that comes late ---- */
+
+static const char late[] =
+    "set search_path = inventory_svc;"
+    "create function late() returns trigger language plpgsql as"
+    " 'begin perform pg_advisory_xact_lock(4711); return null; end';"
+    "create constraint trigger late after update on stock deferrable initially deferred"
+    " for each row execute function late()";
+
+/* The connection is gone in the middle of a COMMIT, which the server goes on with: who reads before its end
+ * may not have stored what was there before it. */
+START_TEST(a_commit_that_comes_late)
+{
+    struct proxy *proxy = proxy_start(atoi(getenv("PGPORT")));
+    char port[24];
+    const char *const settings[] = {port, "CACHE_WITHOUT=leases", NULL};
+    struct db *holder = db_new(w->database);
+    int64_t version, told;
+
+    snprintf(port, sizeof port, "PGPORT=%d", proxy_port(proxy));
+    struct member *m = with(3, NULL, settings);
+    struct fetch *f = fetch_new(m->port);
+    post(m, "late", 1);
+    db_run(w->db, "%s", late);
+    db_run(holder, "select pg_advisory_lock(4711)");
+    told = metric(m, "invalidations_total");
+    proxy_cut(proxy, PROXY_COMMIT, 1);
+    MUST_BE(web_post(NULL, world_url(m, "/api/v1/inventory"), NULL,
+                     "{\"sku\":\"late\",\"quantity\":2}"),
+            503);
+    AWAIT(PATIENCE, metric(m, "invalidations_total") > told);
+    MUST_BE(fetch_get(f, sku_path("late"), &version), 200);
+    MUST_BE(version, 1);
+    AWAIT(PATIENCE, metric(m, "fills_total") + metric(m, "fills_refused_total") > 0);
+    db_run(holder, "select pg_advisory_unlock(4711)");
+    AWAIT(PATIENCE,
+          db_int(w->db, "select version from inventory_svc.stock where sku = 'late'") == 2);
+    MUST_BE(fetch_get(f, sku_path("late"), &version), 200);
+    MUST_BE(version, 2);
+    db_run(w->db, "drop function inventory_svc.late cascade");
+    fetch_free(f);
+    db_free(holder);
+    world_stop(m);
+    proxy_stop(proxy);
+}
+END_TEST
+
 Suite *cache_suite(void)
 {
     Suite *suite = suite_create("cache");
@@ -438,6 +487,7 @@ Suite *cache_suite(void)
     tcase_add_test(all, no_room_for_a_filter);
     tcase_add_test(all, avalanche);
     tcase_add_test(all, a_slow_reader);
+    tcase_add_test(all, a_commit_that_comes_late);
     suite_add_tcase(suite, all);
     return suite;
 }
