@@ -54,141 +54,6 @@ void saga_engine_lost_database(struct saga_engine *e)
     }
 }
 
-/* ---- Sending ---- */
-
-void saga_engine_send(struct saga_engine *e, const struct saga_delivery *d, struct saga_id own)
-{
-    struct saga_lane *lane = &e->lane[d->lane];
-
-    if (lane->out.n == 0)
-        lane->sent_at = saga_now();
-    if (!lane->waits_since)
-        lane->waits_since = lane->sent_at;
-    saga_outgoing_sent(&lane->out, d->seq, own, (uint32_t)(d->value_n + d->key_n));
-    saga_bus_send(e->bus, d);
-    if (!lane->paused && saga_outgoing_full(&lane->out)) {
-        lane->paused = true;
-        for (int t = 0; t < e->intake.topics; t++)
-            saga_bus_pause(e->bus, t, d->lane);
-    }
-}
-
-static void cannot_send(struct saga_lane *lane, const char *why)
-{
-    snprintf(lane->refused, sizeof lane->refused, "%s", why);
-}
-
-static void reported(void *owner, int32_t number, int64_t seq, int64_t offset, const char *refused)
-{
-    struct saga_engine *e = owner;
-    struct saga_lane *lane = &e->lane[number];
-    int64_t published = lane->out.published;
-
-    SAGA_FAILPOINT(report_received);
-    lane->sent_at = saga_now();
-    if (!saga_outgoing_acked(&lane->out, seq, offset) || offset < 0) { /* its gate stays shut */
-        saga_log_at(SAGA_WARN, "a delivery report that does not count: new producer",
-                    "\"lane\":%d,\"seq\":%" PRId64 ",\"offset\":%" PRId64, number, seq, offset);
-        e->renew = true;
-        if (refused) /* an offset that is not new is another matter: Kafka has lost something (4.4) */
-            cannot_send(lane, refused);
-        return;
-    }
-    e->acked_at = lane->sent_at;
-    if (lane->out.published > published)
-        lane->waits_since = lane->out.n ? lane->sent_at : 0;
-    e->renew_backoff = 0;
-    saga_engine_dirty(e, lane);
-    SAGA_FAILPOINT(report_counted);
-    if (lane->paused && saga_outgoing_eased(&lane->out)) {
-        lane->paused = false;
-        for (int t = 0; t < e->intake.topics && lane->state == SAGA_LANE_RUNNING; t++)
-            if (!lane->reader.input[t].stopped)
-                saga_bus_resume(e->bus, t, number);
-    }
-}
-
-/* A partition that reports nothing although Kafka answers: its producer is given up (4.3). */
-static void look_for_silence(struct saga_engine *e, int64_t now)
-{
-    int32_t silent = -1, n = 0;
-    int led = 0;
-
-    for (int32_t i = 0; i < e->lanes; i++) {
-        struct saga_lane *lane = &e->lane[i];
-        if (!lane->out.n || now - lane->sent_at <= e->conf->report_wait)
-            continue;
-        lane->sent_at = now;
-        /* No other producer would do better where nobody leads. While Kafka is away each asking waits:
-         * it is asked once. */
-        if (led >= 0 && (led = saga_bus_led(e->bus, e->batch.topic, i, 300)) > 0) {
-            silent = i;
-            n++;
-        }
-    }
-    if (silent < 0)
-        return;
-    /* Others are heard of, and it is this lane's partition that is silent: that of a forward or a dead
-     * letter is not known to have a leader. */
-    if (n == 1 && now - e->acked_at <= e->conf->report_wait &&
-        saga_outgoing_waits_own(&e->lane[silent].out))
-        cannot_send(&e->lane[silent], "no delivery report, though its partition has a leader");
-    saga_log_at(SAGA_WARN, "no delivery report: new producer", "\"lane\":%d", silent);
-    e->renew = true;
-}
-
-/* One lane alone because of which producers are given up again and again (4.3). */
-static void stop_refused(struct saga_engine *e)
-{
-    struct saga_lane *alone = NULL;
-    char why[SAGA_WHY];
-    int n = 0;
-
-    for (int32_t i = 0; i < e->lanes; i++)
-        if (*e->lane[i].refused) {
-            alone = &e->lane[i];
-            n++;
-        }
-    if (n == 1 && alone->state == SAGA_LANE_RUNNING && saga_outgoing_failed(&alone->out)) {
-        snprintf(why, sizeof why,
-                 "Kafka did not take outbox row %" PRId64
-                 " or one behind it, three times: %s. When "
-                 "that is mended \"sagactl lane %s %d republish\" starts the lane again",
-                 alone->out.published + 1, alone->refused, e->service->name, alone->lane);
-        saga_engine_stop_lane(e, alone, why);
-    }
-    for (int32_t i = 0; i < e->lanes; i++)
-        e->lane[i].refused[0] = '\0';
-}
-
-/* The one recovery path: a new producer, and every lane that had something on its way is taken again
- * from 4.4 step 2: it looks at what Kafka has, and sends again what is above published. */
-static int renew(struct saga_engine *e, int64_t now, struct saga_err *err)
-{
-    int rc;
-
-    if (!e->renew || now < e->renew_at)
-        return 0;
-    e->renew_backoff = e->renew_backoff ? e->renew_backoff * 2 : 100 * MS;
-    if (e->renew_backoff > 5 * SECOND)
-        e->renew_backoff = 5 * SECOND;
-    e->renew_at = now + e->renew_backoff;
-    if ((rc = saga_bus_renew(e->bus, err)) < 0)
-        return rc;
-    e->renew = false;
-    stop_refused(e);
-    for (int32_t i = 0; i < e->lanes; i++) {
-        struct saga_lane *lane = &e->lane[i];
-        if (!lane->out.n)
-            continue;
-        saga_outgoing_reset(&lane->out);
-        lane->resend = true;
-        if (lane->state == SAGA_LANE_RUNNING)
-            saga_engine_want(e, lane, true);
-    }
-    return 0;
-}
-
 /* ---- Collecting ---- */
 
 static void read_headers(void *owner, struct saga_record *record)
@@ -293,7 +158,7 @@ static void assigned(void *owner, const int32_t *lanes, int n)
     saga_log_at(SAGA_INFO, "lanes assigned", "\"lanes\":%d", n);
 }
 
-const struct saga_bus_events saga_engine_events = {NULL, assigned, reported};
+const struct saga_bus_events saga_engine_events = {NULL, assigned, saga_engine_reported};
 
 int saga_engine_turn(struct saga_engine *e, int64_t wait, int fd, short events,
                      struct saga_err *err)
@@ -406,17 +271,15 @@ static void look_at_holds(struct saga_engine *e, int64_t now)
     }
 }
 
-/* Many records a second come many at a time, few come at once. */
-static void choose_patience(struct saga_engine *e, int64_t now)
+/* Many records a second come and go many at a time, few come and go at once. */
+static int choose_patience(struct saga_engine *e, int64_t now, struct saga_err *err)
 {
     int64_t rate = e->collected * (int64_t)SECOND / (now - e->counted_at);
-    struct saga_err err = {0};
 
     e->collected = 0;
     e->counted_at = now;
     e->paced = rate >= FEW;
-    if ((rate >= MANY || rate <= MANY / 2) && saga_bus_patience(e->bus, rate >= MANY, &err) < 0)
-        saga_log_text(SAGA_WARN, "reading many records at a time", err.text);
+    return saga_engine_patience(e, rate >= (e->patient ? MANY / 2 : MANY), err);
 }
 
 static int rotate(struct saga_engine *e, int64_t now, struct saga_err *err)
@@ -440,11 +303,10 @@ static int once_a_second(struct saga_engine *e, int64_t now, struct saga_err *er
     if (now < e->second_at)
         return 0;
     e->second_at = now + SECOND;
-    look_for_silence(e, now);
+    saga_engine_silence(e, now);
     look_at_holds(e, now);
     commit_offsets(e);
-    choose_patience(e, now);
-    if ((rc = saga_loss_watch(e, now, err)) < 0)
+    if ((rc = choose_patience(e, now, err)) < 0 || (rc = saga_loss_watch(e, now, err)) < 0)
         return rc;
     return now >= e->rotate_at && saga_pg_connected(e->pg) ? rotate(e, now, err) : rc;
 }
@@ -534,10 +396,10 @@ static int step(struct saga_engine *e, struct saga_err *err)
 
     if (now < e->retry_at)
         return 0;
-    if ((rc = saga_pg_connect(e->pg, err)) < 0 || (rc = renew(e, now, err)) < 0 ||
+    if ((rc = saga_pg_connect(e->pg, err)) < 0 || (rc = saga_engine_renew(e, now, err)) < 0 ||
         (rc = saga_engine_take(e, err)) < 0 || (rc = once_a_second(e, now, err)) < 0 ||
         (rc = saga_park_ask(e, err)) < 0 || (rc = saga_due_ask(e, err)) < 0 ||
-        (rc = batch(e, err)) < 0)
+        (e->more && (rc = saga_engine_patience(e, true, err)) < 0) || (rc = batch(e, err)) < 0)
         return rc;
     if (e->failures) {
         e->failures = 0;
@@ -565,23 +427,12 @@ int saga_engine_loop(struct saga_engine *e, struct saga_err *err)
     return 0;
 }
 
-static bool is_sending(const struct saga_engine *e)
-{
-    for (int32_t i = 0; i < e->lanes; i++)
-        if (e->lane[i].state == SAGA_LANE_RUNNING && e->lane[i].out.n)
-            return true;
-    return false;
-}
-
 void saga_engine_settle(struct saga_engine *e, int64_t wait)
 {
-    int64_t until = saga_now() + wait;
     struct saga_err err = {0};
 
-    while (is_sending(e) && !e->renew && saga_now() < until)
-        if (saga_engine_turn(e, 50 * MS, -1, 0, &err) < 0)
-            return;
-    if (!e->flush_at || e->failures || !saga_pg_connected(e->pg))
+    saga_engine_all_reported(e, wait, &err);
+    if (err.code || !e->flush_at || e->failures || !saga_pg_connected(e->pg))
         return;
     e->now->from = e->now->n; /* the next owner's */
     e->answers_in = e->answers_n;

@@ -1,5 +1,5 @@
 /* The engine: one thread that serves all lanes of a process (DESIGN.md 4.1). This header is private
- * to engine.c (the loop), run.c (the life of a batch), take.c (taking lanes), loss.c (what a look
+ * to engine.c (the loop), run.c (the life of a batch), sending.c, take.c (taking lanes), loss.c (what a look
  * at Kafka means for them), view.c (what is shown). */
 #ifndef SAGA_ENGINE_H
 #define SAGA_ENGINE_H
@@ -125,6 +125,7 @@ struct saga_engine {
     int first;               /* of the topics of events: collected first */
     int64_t started, lasted; /* the last batch: us, monotonic; us */
     bool paced;              /* much comes: batches keep a distance */
+    bool patient;            /* very much: Kafka is read and written many records at a time */
     int64_t flush_at;        /* dirty lanes are stored, 0: none */
     int64_t second_at;       /* housekeeping once a second */
     int64_t rotate_at;
@@ -173,9 +174,22 @@ int saga_engine_turn(struct saga_engine *e, int64_t wait, int fd, short events,
 int saga_engine_wait(struct saga_engine *e, struct saga_err *err);
 int saga_engine_rollback(struct saga_engine *e, struct saga_err *err);
 void saga_engine_stop_lane(struct saga_engine *e, struct saga_lane *lane, const char *why);
-void saga_engine_send(struct saga_engine *e, const struct saga_delivery *d, struct saga_id own);
 void saga_engine_lost_database(struct saga_engine *e);
 void saga_engine_dirty(struct saga_engine *e, struct saga_lane *lane);
+
+/* sending.c */
+void saga_engine_send(struct saga_engine *e, const struct saga_delivery *d, struct saga_id own);
+/* A delivery report, as saga_bus_events tells them; owner: the engine */
+void saga_engine_reported(void *owner, int32_t lane, int64_t seq, int64_t offset,
+                          const char *refused);
+void saga_engine_silence(struct saga_engine *e,
+                         int64_t now); /* once a second: who reports nothing */
+int saga_engine_renew(struct saga_engine *e, int64_t now,
+                      struct saga_err *err); /* if it is to be */
+/* Waits, at most wait us. -> whether nothing of the lanes that are ours is on its way any more */
+bool saga_engine_all_reported(struct saga_engine *e, int64_t wait, struct saga_err *err);
+/* saga_bus_patience, if it is not so already and as soon as little is on its way. -> 0, SAGA_FATAL */
+int saga_engine_patience(struct saga_engine *e, bool patient, struct saga_err *err);
 
 /* answers.c */
 void saga_engine_take_answers(struct saga_engine *e); /* what callers have */
