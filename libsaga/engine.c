@@ -311,11 +311,11 @@ static int once_a_second(struct saga_engine *e, int64_t now, struct saga_err *er
     return now >= e->rotate_at && saga_pg_connected(e->pg) ? rotate(e, now, err) : rc;
 }
 
-/* When the next batch may start: where much comes, what comes while two batches last makes one; where
- * little comes nothing waits for more. */
+/* When the next batch may start: where much comes, what comes while two batches last makes one, where very
+ * much comes three (more would be cheaper still, and take longer); where little comes nothing waits. */
 static int64_t next_start(const struct saga_engine *e)
 {
-    return e->paced ? e->started + 2 * e->lasted : e->started;
+    return e->started + e->lasted * (e->patient ? 3 : e->paced ? 2 : 0);
 }
 
 /* How long to wait before the next batch may start, and for what there is at most. */
