@@ -53,8 +53,7 @@ void saga_bus_headers(struct saga_bus *bus,
 void saga_bus_read(struct saga_bus *bus, int topic, int32_t lane, int64_t offset);
 void saga_bus_pause(struct saga_bus *bus, int topic, int32_t lane); /* until saga_bus_resume */
 void saga_bus_resume(struct saga_bus *bus, int topic, int32_t lane);
-/* Patience: records are fetched many at a time, up to 8 ms after they came; what is sent goes when
- * saga_bus_send_now says, or after 5 ms. Reading goes on where it is, sending by a new producer (saga_bus_renew).
+/* Patience: records are fetched many at a time, up to 8 ms after they came. Reading goes on where it is.
  * -> 0, SAGA_FATAL: a setting is wrong */
 int saga_bus_patience(struct saga_bus *bus, bool patience, struct saga_err *err);
 bool saga_bus_lost(struct saga_bus *bus); /* a connection to a broker, since the last call */
@@ -86,7 +85,7 @@ struct saga_delivery {
     int64_t seq;
 };
 void saga_bus_send(struct saga_bus *bus, const struct saga_delivery *d);
-/* Where patience makes it wait. Serves reports until all are there, for 3 ms at most. */
+/* What was sent: else it waits for more, 5 ms at most. Serves reports until all are there, for 1 ms at most. */
 void saga_bus_send_now(struct saga_bus *bus);
 /* A new producer; reports of the old one are ignored from now on. */
 int saga_bus_renew(struct saga_bus *bus, struct saga_err *err);

@@ -6,23 +6,22 @@
 #include "bus_private.h"
 #include "log.h"
 
-/* message.timeout.ms: with a time-out one is dropped and later ones go, which is a hole. */
-#define PRODUCER                                                                                   \
-    {"enable.idempotence", "true"}, {"acks", "all"}, {"enable.gapless.guarantee", "true"},         \
-        {"message.timeout.ms", "0"}, {"compression.codec", "lz4"},                                 \
-        {"partitioner", "murmur2_random"}, {"batch.num.messages", "10000"},                        \
-        {"message.max.bytes", "1000000"}, {"queue.buffering.max.messages", "1000000"},             \
-        {"queue.buffering.max.kbytes", "1048576"},                                                 \
-    {                                                                                              \
-        "retry.backoff.ms", "50"                                                                   \
-    }
-
-/* A record goes at once, */
-static const char *const eager[][2] = {PRODUCER, {"linger.ms", "0"}};
-/* or with those of its batch: else the first of them go alone, and librdkafka 2.0.2 polls without a pause
- * while others of their partition wait behind them (a seventh of what a service uses under a backlog). */
-static const char *const patient[][2] = {PRODUCER, {"linger.ms", "5"}};
-enum { SETTINGS = sizeof eager / sizeof *eager, AT_MOST = 3 /* ms */ };
+static const char *const producer[][2] = {
+    {"enable.idempotence", "true"},
+    {"acks", "all"},
+    {"enable.gapless.guarantee", "true"},
+    {"message.timeout.ms", "0"}, /* with a time-out one is dropped and later ones go: a hole */
+    {"linger.ms", "5"}, /* or until saga_bus_send_now: with 0 the first of a batch go alone, and
+                         * librdkafka 2.0.2 polls without a pause while others of their partition wait */
+    {"compression.codec", "lz4"},
+    {"partitioner", "murmur2_random"},
+    {"batch.num.messages", "10000"},
+    {"message.max.bytes", "1000000"},
+    {"queue.buffering.max.messages", "1000000"},
+    {"queue.buffering.max.kbytes", "1048576"},
+    {"retry.backoff.ms", "50"},
+};
+enum { AT_MOST_MS = 1 };
 
 struct waiting {
     struct waiting *next;
@@ -175,8 +174,8 @@ void saga_bus_send(struct saga_bus *bus, const struct saga_delivery *d)
 
 void saga_bus_send_now(struct saga_bus *bus)
 {
-    if (bus->reader == &bus->patient && !bus->producer_dead)
-        rd_kafka_flush(bus->producer, AT_MOST);
+    if (!bus->producer_dead)
+        rd_kafka_flush(bus->producer, AT_MOST_MS);
 }
 
 static void open_gate(struct saga_bus *bus, struct target *t, struct gate *gate)
@@ -269,8 +268,7 @@ static void give_up(struct saga_bus *bus)
 int saga_bus_renew(struct saga_bus *bus, struct saga_err *err)
 {
     char text[300];
-    rd_kafka_conf_t *rc =
-        saga_bus_conf(bus, bus->reader == &bus->patient ? patient : eager, SETTINGS, err);
+    rd_kafka_conf_t *rc = saga_bus_conf(bus, producer, sizeof producer / sizeof *producer, err);
 
     if (!rc)
         return SAGA_FATAL;

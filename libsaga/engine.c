@@ -271,15 +271,22 @@ static void look_at_holds(struct saga_engine *e, int64_t now)
     }
 }
 
-/* Many records a second come and go many at a time, few come and go at once. */
-static int choose_patience(struct saga_engine *e, int64_t now, struct saga_err *err)
+/* Where much comes in a second it is read many records at a time; where little comes each at once. */
+static void choose_patience(struct saga_engine *e, int64_t now)
 {
-    int64_t rate = e->collected * (int64_t)SECOND / (now - e->counted_at);
+    const int64_t past = now - e->counted_at, rate = e->collected * (int64_t)SECOND / (past + 1);
+    bool patient = rate >= (e->patient ? MANY / 2 : MANY);
+    struct saga_err err = {0};
 
+    if (past < SECOND / 2) /* a rebalance has made us look early */
+        return;
     e->collected = 0;
     e->counted_at = now;
     e->paced = rate >= FEW;
-    return saga_engine_patience(e, rate >= (e->patient ? MANY / 2 : MANY), err);
+    if (patient != e->patient && saga_bus_patience(e->bus, patient, &err) < 0)
+        saga_log_text(SAGA_WARN, "reading many records at a time", err.text);
+    else
+        e->patient = patient;
 }
 
 static int rotate(struct saga_engine *e, int64_t now, struct saga_err *err)
@@ -306,7 +313,8 @@ static int once_a_second(struct saga_engine *e, int64_t now, struct saga_err *er
     saga_engine_silence(e, now);
     look_at_holds(e, now);
     commit_offsets(e);
-    if ((rc = choose_patience(e, now, err)) < 0 || (rc = saga_loss_watch(e, now, err)) < 0)
+    choose_patience(e, now);
+    if ((rc = saga_loss_watch(e, now, err)) < 0)
         return rc;
     return now >= e->rotate_at && saga_pg_connected(e->pg) ? rotate(e, now, err) : rc;
 }
@@ -399,7 +407,7 @@ static int step(struct saga_engine *e, struct saga_err *err)
     if ((rc = saga_pg_connect(e->pg, err)) < 0 || (rc = saga_engine_renew(e, now, err)) < 0 ||
         (rc = saga_engine_take(e, err)) < 0 || (rc = once_a_second(e, now, err)) < 0 ||
         (rc = saga_park_ask(e, err)) < 0 || (rc = saga_due_ask(e, err)) < 0 ||
-        (e->more && (rc = saga_engine_patience(e, true, err)) < 0) || (rc = batch(e, err)) < 0)
+        (rc = batch(e, err)) < 0)
         return rc;
     if (e->failures) {
         e->failures = 0;

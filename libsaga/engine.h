@@ -125,7 +125,7 @@ struct saga_engine {
     int first;               /* of the topics of events: collected first */
     int64_t started, lasted; /* the last batch: us, monotonic; us */
     bool paced;              /* much comes: batches keep a distance */
-    bool patient;            /* very much: Kafka is read and written many records at a time */
+    bool patient;            /* very much: records are read many at a time */
     int64_t flush_at;        /* dirty lanes are stored, 0: none */
     int64_t second_at;       /* housekeeping once a second */
     int64_t rotate_at;
@@ -188,8 +188,6 @@ int saga_engine_renew(struct saga_engine *e, int64_t now,
                       struct saga_err *err); /* if it is to be */
 /* Waits, at most wait us. -> whether nothing of the lanes that are ours is on its way any more */
 bool saga_engine_all_reported(struct saga_engine *e, int64_t wait, struct saga_err *err);
-/* saga_bus_patience, if it is not so already and as soon as little is on its way. -> 0, SAGA_FATAL */
-int saga_engine_patience(struct saga_engine *e, bool patient, struct saga_err *err);
 
 /* answers.c */
 void saga_engine_take_answers(struct saga_engine *e); /* what callers have */

@@ -311,7 +311,7 @@ static void done(struct saga_engine *e, int to, int64_t start)
     saga_count(e->metric.calls, saga_calls_put(b->call, b->call_n, start));
     if (b->call_n)
         SAGA_FAILPOINT(calls_handed);
-    if (!e->more) /* else what is sent may linger: there is other work */
+    if (b->out_n && !e->more) /* else what is sent may wait: there is other work */
         saga_bus_send_now(e->bus);
     saga_engine_forget(e);
     e->now->from = to;

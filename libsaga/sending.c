@@ -151,8 +151,6 @@ int saga_engine_renew(struct saga_engine *e, int64_t now, struct saga_err *err)
     return 0;
 }
 
-/* ---- Many records at a time, or each at once ---- */
-
 static bool is_sending(const struct saga_engine *e)
 {
     for (int32_t i = 0; i < e->lanes; i++)
@@ -169,16 +167,4 @@ bool saga_engine_all_reported(struct saga_engine *e, int64_t wait, struct saga_e
         if (saga_engine_turn(e, 50 * MS, -1, 0, err) < 0)
             return false;
     return !is_sending(e) && !e->renew;
-}
-
-int saga_engine_patience(struct saga_engine *e, bool patient, struct saga_err *err)
-{
-    int rc;
-
-    if (patient == e->patient || !saga_engine_all_reported(e, 100 * MS, err))
-        return err->code;
-    e->patient = patient;
-    if ((rc = saga_bus_patience(e->bus, patient, err)) == 0)
-        send_again(e);
-    return rc;
 }
