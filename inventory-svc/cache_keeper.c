@@ -8,28 +8,10 @@
 #include <time.h>
 
 #include "cache_private.h"
-#include "inventory.h"
 #include "log.h"
 #include "presence.h"
 
 enum { MS = 1000, SECOND = 1000000 };
-
-/* What was or will be written by one transaction; in a list, oldest first. */
-struct stock_change {
-    struct stock_change *next, **link; /* link: what points to this one, NULL: not in the list */
-    int64_t began, told;               /* us; told 0: not yet */
-    bool done, untold;                 /* it is over; there was no room for it */
-    bool known;                        /* of what is done: what became of it */
-    bool values;                       /* of what is done: it is committed, and at[] has the rows */
-    int64_t generation;                /* of the values */
-    enum waiting { NOBODY, WAITS, TOLD, NOT_TOLD } waiting;
-    const char *creating; /* instead: a SKU that is about to be made */
-    int n;
-    struct written {
-        struct stock stock; /* without its key; only the version counts where there are no values */
-        char sku[65];
-    } at[];
-};
 
 static struct {
     pthread_t thread;
@@ -37,7 +19,7 @@ static struct {
     pthread_cond_t filled, told; /* by the monotonic clock */
     struct stock_change *first, **end;
     int queued; /* SKUs */
-    int done;   /* changes in the list that are */
+    int done;   /* changes in the list that are to leave it */
     bool doubt; /* something is not told and never will be: a new generation */
     bool stop;
     char why[200], address[64];
@@ -45,7 +27,6 @@ static struct {
     struct saga_redis *redis;
     struct cache_breaker breaker;
     struct saga_redis_command command;
-    struct saga_buf json;
     int64_t read_at; /* us: when it last heard that there was a value where it told something; 0 */
     bool joined;     /* has had a beat */
     int64_t beat_due;
@@ -71,15 +52,22 @@ static void take_out(struct stock_change *change)
     change->next = NULL;
     change->link = NULL;
     keeper.queued -= change->n;
-    keeper.done -= change->done;
+    keeper.done -= change->end == DONE;
 }
 
-static struct stock_change *new_change(int n)
+static struct stock_change *new_change(int n, int session)
 {
     struct stock_change *change = saga_alloc(sizeof *change + (size_t)n * sizeof *change->at);
 
-    *change = (struct stock_change){.n = n, .began = cache_now()};
+    *change = (struct stock_change){.n = n, .began = cache_now(), .session = session};
     return change;
+}
+
+static void be_done(struct stock_change *change)
+{
+    change->end = DONE;
+    keeper.done++;
+    pthread_cond_signal(&keeper.filled);
 }
 
 static void list(struct stock_change *change)
@@ -93,17 +81,15 @@ static void list(struct stock_change *change)
     pthread_mutex_unlock(&keeper.lock);
 }
 
-struct stock_change *stock_cache_storing(const char *const *skus, const int64_t *versions, int n)
+struct stock_change *stock_cache_storing(const char *sku, int64_t version, int session)
 {
     struct stock_change *change;
 
-    if (!cache.on || n == 0)
+    if (!cache.on)
         return NULL;
-    change = new_change(n);
-    for (int i = 0; i < n; i++) {
-        change->at[i].stock.version = versions[i];
-        snprintf(change->at[i].sku, sizeof change->at[i].sku, "%s", skus[i]);
-    }
+    change = new_change(1, session);
+    change->at->stock.version = version;
+    snprintf(change->at->sku, sizeof change->at->sku, "%s", sku);
     list(change);
     return change;
 }
@@ -131,14 +117,15 @@ static void end_change(struct stock_change *change, bool known, bool wait)
     if (change->untold) {
         keeper.doubt = true;
         free(change);
-    } else {
-        change->done = true;
-        change->known = known;
-        keeper.done++;
+    } else if (known) {
         change->waiting = wait ? WAITS : NOBODY;
-        pthread_cond_signal(&keeper.filled);
+        be_done(change);
         if (wait)
             await_told(change, KEEPER_MS);
+    } else { /* told from now on like one that is open, until its session has ended */
+        change->end = UNKNOWN;
+        change->ended = cache_now();
+        change->began = change->told = change->generation = 0;
     }
     pthread_mutex_unlock(&keeper.lock);
 }
@@ -153,11 +140,11 @@ void stock_cache_stored(struct stock_change *change, bool known)
 
 static struct stock_change *of_batch;
 
-void stock_cache_batch_storing(const void *const *rows, int n)
+void stock_cache_batch_storing(const void *const *rows, int n, int session)
 {
     if (!cache.on || n == 0)
         return;
-    of_batch = new_change(n);
+    of_batch = new_change(n, session);
     of_batch->generation = atomic_load(&cache.generation);
     for (int i = 0; i < n; i++) {
         const struct stock *stock = rows[i];
@@ -171,7 +158,6 @@ void stock_cache_batch_stored(bool committed)
 {
     if (!of_batch)
         return;
-    of_batch->values = committed;
     end_change(of_batch, committed, false);
     of_batch = NULL;
 }
@@ -180,15 +166,13 @@ void stock_cache_batch_stored(bool committed)
 
 static bool tell_creating(const char *sku)
 {
-    struct stock_change *change = new_change(0);
+    struct stock_change *change = new_change(0, 0);
 
     change->creating = sku;
-    change->done = true;
     change->waiting = WAITS;
     pthread_mutex_lock(&keeper.lock);
     append(change);
-    keeper.done++;
-    pthread_cond_signal(&keeper.filled);
+    be_done(change);
     bool told = await_told(change, 2 * KEEPER_MS);
     if (!told) {
         /* what is in the list still points to sku */
@@ -226,87 +210,14 @@ int stock_cache_creating(const char *sku, struct saga_err *err)
 
 static bool is_due(const struct stock_change *change, int64_t now)
 {
-    return change->done ||
+    return change->end == DONE ||
            (now - change->began > OPEN_MS * MS && now - change->told > OPEN_MS * MS);
-}
-
-static void add_creating(const char *sku)
-{
-    struct saga_redis_command *c = &keeper.command;
-    uint32_t bit[CACHE_FILTER_HASHES];
-
-    cache_filter_bits(sku, bit);
-    saga_redis_script(c, &cache_create, 3);
-    cache_key(c, "generation", "");
-    cache_key(c, "v:", sku);
-    cache_key(c, "filter", "");
-    saga_redis_number(c, TOMBSTONE_MS);
-    for (int i = 0; i < CACHE_FILTER_HASHES; i++)
-        saga_redis_number(c, bit[i]);
-    saga_redis_add(keeper.redis, c);
-}
-
-static void add_value(const struct written *w)
-{
-    struct stock stock = w->stock;
-
-    stock.row.key = w->sku;
-    keeper.json.n = 0;
-    inventory_json(&stock, &keeper.json);
-    saga_redis_bytes(&keeper.command, keeper.json.at, keeper.json.n);
-}
-
-static void add_chunk(const struct stock_change *change, const struct written *at, int n,
-                      bool values)
-{
-    struct saga_redis_command *c = &keeper.command;
-
-    if (cache.without[CACHE_VERSIONS]) { /* as most would do it */
-        saga_redis_word(c, "DEL");
-        for (int i = 0; i < n; i++)
-            cache_key(c, "v:", at[i].sku);
-    } else {
-        saga_redis_script(c, &cache_forget, 1 + 2 * n);
-        cache_key(c, "generation", "");
-        for (int i = 0; i < n; i++) {
-            cache_key(c, "v:", at[i].sku);
-            cache_key(c, "l:", at[i].sku);
-        }
-        saga_redis_number(c, TOMBSTONE_MS);
-        saga_redis_number(c, change->generation);
-        saga_redis_number(c, change->known && !cache.without[CACHE_FLIGHT]);
-        for (int i = 0; i < n; i++) {
-            saga_redis_number(c, at[i].stock.version);
-            if (values)
-                add_value(&at[i]);
-            else
-                saga_redis_word(c, "");
-        }
-    }
-    saga_redis_add(keeper.redis, c);
-}
-
-/* Whether somebody reads what changes; where very many SKUs change at once, that is not worth its price. */
-static bool has_values(const struct stock_change *change, int64_t now)
-{
-    bool read = keeper.read_at && now - keeper.read_at < TOMBSTONE_MS * MS;
-
-    return change->done && change->values && read && change->n <= VALUES_MAX;
-}
-
-static void add_change(const struct stock_change *change, int64_t now)
-{
-    if (change->creating)
-        add_creating(change->creating);
-    for (int i = 0; i < change->n; i += CHUNK)
-        add_chunk(change, change->at + i, change->n - i < CHUNK ? change->n - i : CHUNK,
-                  has_values(change, now));
-    saga_count(cache_metric.told, change->n);
 }
 
 /* Puts what is due into the batch for Redis. -> those that are done, out of the list. */
 static struct stock_change *collect(int64_t now, bool connected, bool *doubt)
 {
+    const bool is_read = keeper.read_at && now - keeper.read_at < TOMBSTONE_MS * MS;
     struct stock_change *taken = NULL, **end = &taken;
 
     pthread_mutex_lock(&keeper.lock);
@@ -315,9 +226,9 @@ static struct stock_change *collect(int64_t now, bool connected, bool *doubt)
         if (!is_due(c, now))
             continue;
         c->told = now;
-        if (connected && (!c->done || c->creating)) /* its owner may be gone in a moment */
-            add_change(c, now);
-        if (!c->done)
+        if (connected && (c->end != DONE || c->creating)) /* its owner may be gone in a moment */
+            cache_tell(keeper.redis, c, is_read);
+        if (c->end != DONE)
             continue;
         take_out(c);
         *end = c;
@@ -329,7 +240,7 @@ static struct stock_change *collect(int64_t now, bool connected, bool *doubt)
     pthread_mutex_unlock(&keeper.lock);
     for (const struct stock_change *c = taken; c && connected; c = c->next)
         if (!c->creating)
-            add_change(c, now);
+            cache_tell(keeper.redis, c, is_read);
     return taken;
 }
 
@@ -547,6 +458,31 @@ void cache_keeper_doubt(void)
 {
     pthread_mutex_lock(&keeper.lock);
     keeper.doubt = true;
+    pthread_mutex_unlock(&keeper.lock);
+}
+
+bool cache_keeper_wonders(void)
+{
+    bool wonders = false;
+
+    pthread_mutex_lock(&keeper.lock);
+    for (const struct stock_change *c = keeper.first; c && !wonders; c = c->next)
+        wonders = c->end == UNKNOWN;
+    pthread_mutex_unlock(&keeper.lock);
+    return wonders;
+}
+
+/* Whose session has ended will not be committed any more. */
+void cache_keeper_sessions(const int *session, int n, int64_t asked)
+{
+    pthread_mutex_lock(&keeper.lock);
+    for (struct stock_change *c = keeper.first; c; c = c->next) {
+        bool lives = c->end != UNKNOWN || c->ended >= asked;
+        for (int i = 0; i < n && !lives; i++)
+            lives = session[i] == c->session;
+        if (!lives)
+            be_done(c);
+    }
     pthread_mutex_unlock(&keeper.lock);
 }
 

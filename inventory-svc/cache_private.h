@@ -1,5 +1,6 @@
 /* The cache of the stock inside: stock_cache.c (readers, on the HTTP thread), cache_keeper.c (writers,
- * and whether the cache may be believed), cache_watch.c (what the database is asked for that).
+ * and whether the cache may be believed), cache_tell.c (what Redis hears from it), cache_watch.c (what the
+ * database is asked for that).
  *
  * What bounds how old an answer may be: 1 s, of which 0.8 are used up here.
  *
@@ -8,7 +9,8 @@
  * read, and a batch has it in memory, the new one takes its place: else each change of a hot SKU would
  * cost a read of the database. It is as good as what a reader fills in: committed, of the generation in
  * which the batch read it, and newer than what stood there. An open change that takes longer than
- * OPEN_MS is told as a tombstone: a version that is not committed yet keeps old ones out as well. Nobody
+ * OPEN_MS is told as a tombstone: a version that is not committed yet keeps old ones out as well. So is
+ * one whose COMMIT was not answered, until the database says that its session has ended. Nobody
  * waits for the keeper, and nothing depends on it having done so, because each process that may write
  * holds a lease in Redis (`writers`), which its keeper renews (a beat) only in the same breath as it
  * tells all that was committed. A lease that has run out means: something may be committed that was not
@@ -29,9 +31,9 @@
  * uses what is older.
  *
  * A slow reader must not put back what it has read long ago: a value is stored only (one script, so at
- * one moment) by who holds the SKU's lock, which lives LOCK_MS; in the generation in which it asked;
- * and not below a version that stands there, be it in a value or in a tombstone, which live longer
- * than the lock. So a change that is done leaves no tombstone where there is no lock.
+ * one moment) by who holds the SKU's lock, which lives LOCK_MS, and which a change that is done takes
+ * away; in the generation in which it asked; and not below a version that stands there, be it in a value
+ * or in a tombstone, which live longer than the lock.
  *
  * The filter belongs to a generation: a new one has none, until somebody builds it from the database,
  * after all transactions that had made a SKU before it knew (an advisory lock) are over. A SKU's bits
@@ -43,6 +45,7 @@
 #include <stdatomic.h>
 
 #include "cache_rules.h"
+#include "inventory.h"
 #include "metrics.h"
 #include "redis.h"
 #include "stock_cache.h"
@@ -91,8 +94,8 @@ extern struct cache {
     _Atomic bool filter_wanted;   /* the generation has none */
 } cache;
 
-extern struct saga_redis_script cache_miss, cache_fill, cache_forget, cache_create, cache_beat,
-    cache_complete;
+extern struct saga_redis_script cache_miss, cache_fill, cache_bar, cache_create, cache_forget,
+    cache_beat, cache_complete;
 extern struct saga_redis_script *const cache_scripts[]; /* all, up to NULL */
 
 /* Each is a row of /metrics. */
@@ -111,10 +114,34 @@ void cache_make_metrics(
 extern const struct saga_guest cache_guest;
 bool cache_front_is_well(void); /* Redis answers readers in time. Any thread */
 
+/* ---- cache_tell.c: the keeper's thread ---- */
+/* What was or will be written by one transaction; in a list, oldest first. */
+struct stock_change {
+    struct stock_change *next, **link; /* link: what points to this one, NULL: not in the list */
+    int64_t began, told, ended;        /* us; told 0: not yet */
+    enum { OPEN, UNKNOWN, DONE } end;  /* UNKNOWN: whether it is committed, or still may be */
+    bool untold;                       /* there was no room for it */
+    int session;                       /* in which it is made: a process id of the server's */
+    int64_t generation;                /* of the rows in at[]; 0: only the versions are known */
+    enum waiting { NOBODY, WAITS, TOLD, NOT_TOLD } waiting;
+    const char *creating; /* instead: a SKU that is about to be made */
+    int n;
+    struct written {
+        struct stock stock; /* without its key */
+        char sku[65];
+    } at[];
+};
+/* Puts it into redis' batch. read: somebody reads what changes, who is to have the new values. */
+void cache_tell(struct saga_redis *redis, const struct stock_change *change, bool read);
+
 /* ---- cache_keeper.c ---- */
 void cache_keeper_start(void);
 void cache_keeper_doubt(void); /* a new generation is to begin */
-void cache_keeper_stop(void);  /* tells what is left, and gives the lease back */
+/* Whether there are changes of which nobody knows what became of them; */
+bool cache_keeper_wonders(void);
+/* and the sessions (process ids of the server's) that we have by an answer that was asked for at a time. */
+void cache_keeper_sessions(const int *session, int n, int64_t asked);
+void cache_keeper_stop(void); /* tells what is left, and gives the lease back */
 const char *cache_keeper_why(char *text, size_t n); /* it is not believed, or NULL */
 const char *cache_keeper_address(char *text, size_t n);
 

@@ -35,52 +35,56 @@ struct saga_redis_script cache_fill = {
     "redis.call('SET', KEYS[1], ARGV[3] .. ' ' .. ARGV[2] .. ' ' .. ARGV[4], 'PX', ARGV[5])\n"
     "return 1\n", ""};
 
-/* Function forget(key, old, version, ms, generation, value): what is there (old) is old, unless it is as new
- * as version. A value that is read makes room for the new one, if that is known, and of this generation; what
- * remains of its life has to be that of a tombstone at least, which takes its place else.
- * -> 1: it was a value */
-#define FORGET                                                                                       \
-    "local g = redis.call('GET', KEYS[1]) or ''\n"                                                   \
-    "local function forget(key, old, version, ms, of_g, value)\n"                                    \
-    "  local v, of = (old or ''):match('^(%d+) (%S+)')\n"                                            \
-    "  if v and (of == 't' or of == g) and tonumber(v) >= tonumber(version) then\n"                  \
-    "    if of == 't' then redis.call('PEXPIRE', key, ms) end\n" /* who reads now may be slow */      \
-    "    return 0\n"                                                                                 \
-    "  end\n"                                                                                        \
-    "  local left = v and of == g and redis.call('PTTL', key) or 0\n"                                \
-    "  if value ~= '' and of_g == g and left > tonumber(ms) then\n"                                  \
-    "    redis.call('SET', key, version .. ' ' .. g .. ' ' .. value, 'PX', left)\n"                  \
-    "  else\n"                                                                                       \
+/* Function bar(key, version, ms): a tombstone, unless what stands there is as new. */
+#define BAR                                                                                          \
+    "local g = redis.call('GET', KEYS[1])\n"                                                         \
+    "local function bar(key, version, ms)\n"                                                         \
+    "  local v, of = (redis.call('GET', key) or ''):match('^(%d+) (%S+)')\n"                         \
+    "  if not (v and (of == 't' or of == g) and tonumber(v) >= tonumber(version)) then\n"            \
     "    redis.call('SET', key, version .. ' t', 'PX', ms)\n"                                        \
+    "  elseif of == 't' then\n"                                                                      \
+    "    redis.call('PEXPIRE', key, ms)\n" /* who reads now may be slow */                           \
     "  end\n"                                                                                        \
-    "  return left > 0 and 1 or 0\n"                                                                 \
     "end\n"
 
-/* KEYS generation, then for each SKU its value and its lock; ARGV ms, generation of the values' rows, "1":
- * what became of it is known, for each SKU a version and the value's rest or "" -> how many were values.
- * Most SKUs nobody reads: where no value stands and nobody holds the lock, no one can store any more what he
- * read before. But a COMMIT whose end is not known may still come. */
+/* What may be committed at any moment. KEYS generation, values...; ARGV ms, for each a version */
+struct saga_redis_script cache_bar = {
+    BAR
+    "for i = 2, #KEYS do bar(KEYS[i], ARGV[i], ARGV[1]) end\n", ""};
+
+/* KEYS generation, value, filter; ARGV ms, bits... : a SKU is made, with version 1 */
+struct saga_redis_script cache_create = {
+    BAR
+    "for i = 2, #ARGV do redis.call('SETBIT', KEYS[3], ARGV[i], 1) end\n"
+    "bar(KEYS[2], '1', ARGV[1])\n", ""};
+
+/* What has come to its end. Who holds a lock may have read before it: he loses it, and stores nothing. A
+ * value that stands there makes room for the new one, if that is known and of this generation; most SKUs
+ * nobody reads, and have neither. KEYS generation, for each SKU its value and its lock; ARGV generation of
+ * the new values' rows, for each a version and the value's rest or "" -> how many were values */
 struct saga_redis_script cache_forget = {
-    FORGET
+    "local g = redis.call('GET', KEYS[1])\n"
     "local n, there = 0, redis.call('MGET', unpack(KEYS, 2))\n"
     "for i = 1, #there, 2 do\n"
-    "  local old = there[i]\n"
-    "  if ARGV[3] ~= '1' or there[i + 1] or (old and not old:match('^%d+ t')) then\n"
-    "    n = n + forget(KEYS[i + 1], old, ARGV[i + 3], ARGV[1], ARGV[2], ARGV[i + 4])\n"
+    "  local old, key, version, rest = there[i], KEYS[i + 1], ARGV[i + 1], ARGV[i + 2]\n"
+    "  if there[i + 1] then redis.call('DEL', KEYS[i + 2]) end\n"
+    "  local v, of = (old or ''):match('^(%d+) (%S+)')\n"
+    "  if old and of ~= 't' and not (of == g and tonumber(v) >= tonumber(version)) then\n"
+    "    local left = of == g and redis.call('PTTL', key) or 0\n"
+    "    if left > 0 then n = n + 1 end\n"
+    "    if left > 0 and rest ~= '' and ARGV[1] == g then\n"
+    "      redis.call('SET', key, version .. ' ' .. g .. ' ' .. rest, 'PX', left)\n"
+    "    else\n"
+    "      redis.call('DEL', key)\n"
+    "    end\n"
     "  end\n"
     "end\n"
     "return n\n", ""};
 
-/* KEYS generation, value, filter; ARGV ms, bits... : a SKU is made, with version 1 */
-struct saga_redis_script cache_create = {
-    FORGET
-    "for i = 2, #ARGV do redis.call('SETBIT', KEYS[3], ARGV[i], 1) end\n"
-    "forget(KEYS[2], redis.call('GET', KEYS[2]), '1', ARGV[1], '', '')\n", ""};
-
 /* A lease that ends later than one of now would is of another clock: it is not in force, and ages from now
  * on. Who may write and never had one leaves a trace of an ended one, for the time when he is gone.
- * KEYS generation, writers, filter, builder, left: (of those that have ended well); ARGV our number, ms of a lease, what we know ("first": the
- * first beat; "doubt": something may be untold; "same"), how many ms ago it was known who may write (-1: not
+ * KEYS generation, writers, filter, builder, left: (of those that have ended well); ARGV our number, ms of a
+ * lease, what we know ("first": the first beat; "doubt": something may be untold; "same"), how many ms ago it was known who may write (-1: not
  * known), the numbers of those... -> generation, how many may write and have no lease, whether the
  * filter is complete */
 struct saga_redis_script cache_beat = {
@@ -139,5 +143,6 @@ struct saga_redis_script cache_complete = {
     "return whole and 1 or 0\n", ""};
 /* clang-format on */
 
-struct saga_redis_script *const cache_scripts[] = {
-    &cache_miss, &cache_fill, &cache_forget, &cache_create, &cache_beat, &cache_complete, NULL};
+struct saga_redis_script *const cache_scripts[] = {&cache_miss,     &cache_fill,   &cache_bar,
+                                                   &cache_create,   &cache_forget, &cache_beat,
+                                                   &cache_complete, NULL};

@@ -24,6 +24,13 @@ static const char living[] =
     "   and classid::bigint = " SAGA_PRESENCE "::bigint & 4294967295"
     "   and database = (select oid from pg_database where datname = current_database())";
 
+static const char our_sessions[] =
+    "select pid"
+    "  from pg_locks"
+    " where locktype = 'advisory' and objsubid = 2"
+    "   and classid::bigint = " SAGA_PRESENCE "::bigint & 4294967295 and objid::bigint = $1"
+    "   and database = (select oid from pg_database where datname = current_database())";
+
 /* Held, shared, by transactions that make a SKU. */
 #define CREATING "(hashtext('creating ' || current_setting('search_path'))::bigint)"
 const char stock_cache_creating_lock[] = "select pg_advisory_xact_lock_shared" CREATING;
@@ -75,6 +82,27 @@ static int ask_living(struct saga_err *err)
         pthread_mutex_unlock(&watch.lock);
     }
     saga_rows_free(rows);
+    return rc;
+}
+
+/* Sessions that we have given up may still be at work. */
+static int ask_our_sessions(struct saga_err *err)
+{
+    struct saga_params p = {0};
+    struct saga_rows *rows = NULL;
+    int64_t now = cache_now();
+
+    saga_param_int(&p, saga_presence());
+    int rc = saga_pg_query(watch.pg, our_sessions, &p, &rows, err);
+    if (rc == 0) {
+        int n = saga_rows_n(rows), *pid = saga_alloc((size_t)(n + 1) * sizeof *pid);
+        for (int i = 0; i < n; i++)
+            pid[i] = (int)saga_rows_int(rows, i, 0);
+        cache_keeper_sessions(pid, n, now);
+        free(pid);
+    }
+    saga_rows_free(rows);
+    saga_params_free(&p);
     return rc;
 }
 
@@ -223,7 +251,8 @@ static void *run(void *unused)
     (void)unused;
     while (true) {
         struct saga_err err = {0};
-        bool answers = ask_living(&err) == 0;
+        bool answers =
+            ask_living(&err) == 0 && (!cache_keeper_wonders() || ask_our_sessions(&err) == 0);
         if (answers && (lost || (pid && saga_pg_pid(watch.pg) != pid)))
             cache_keeper_doubt(); /* it may have been restored from an old copy */
         if (answers)

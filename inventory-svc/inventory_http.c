@@ -425,7 +425,8 @@ static int apply(struct saga_pg *pg, const struct wish *w, struct found *found,
         struct stock_change *change = NULL;
         struct saga_err later = {0};
         if (good) /* a repeat, too: who made the change may have died before he told of it */
-            change = stock_cache_storing(&w->sku, &(int64_t){found->version + !found->repeated}, 1);
+            change =
+                stock_cache_storing(w->sku, found->version + !found->repeated, saga_pg_pid(pg));
         if (good)
             SAGA_FAILPOINT(stock_written);
         /* A lost connection has rolled back already. */

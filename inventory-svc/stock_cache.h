@@ -33,10 +33,11 @@ void stock_cache_get(struct saga_request *req, const char *sku, const struct sto
 
 /* ---- Writing ---- */
 
-/* A change that is about to be committed. Copies. NULL: there is no cache. */
-struct stock_change *stock_cache_storing(const char *const *skus, const int64_t *versions, int n);
-/* It is over; takes change. known: what became of it. Then it waits until others are told, if they can be
- * told at once: who is answered reads what he wrote. */
+/* A change that is about to be committed in a session, a process id of the server's. Copies. NULL: there
+ * is no cache. */
+struct stock_change *stock_cache_storing(const char *sku, int64_t version, int session);
+/* Takes change. known: it is over, in one way or the other. Then this waits until others are told, if they
+ * can be told at once: who is answered reads what he wrote. */
 void stock_cache_stored(struct stock_change *change, bool known);
 /* Before the COMMIT of a SKU that is new, inside its transaction, with stock_cache_creating_lock held:
  * from here on nobody says that there is none. -> 0; SAGA_RETRY. It may take two seconds when Redis has
@@ -45,7 +46,7 @@ extern const char stock_cache_creating_lock[];
 int stock_cache_creating(const char *sku, struct saga_err *err);
 
 /* The hooks of struct saga_service, of the engine's thread. */
-void stock_cache_batch_storing(const void *const *rows, int n);
+void stock_cache_batch_storing(const void *const *rows, int n, int session);
 void stock_cache_batch_stored(bool committed);
 
 #endif

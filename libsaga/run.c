@@ -347,7 +347,7 @@ static void tell(struct saga_engine *e)
     for (int i = 0; i < rows->n; i++)
         if (rows->list[i]->changed)
             changed[n++] = rows->list[i]->row;
-    e->service->storing(changed, n);
+    e->service->storing(changed, n, saga_pg_pid(e->pg));
 }
 
 /* One transaction over the records [from, to). -> 0, or an error: ROLLBACK is to follow. */

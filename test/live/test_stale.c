@@ -79,8 +79,9 @@ static struct {
     pthread_t thread;
     atomic_bool stop;
     pthread_mutex_t lock;
-    char database[80];
-    int n; /* that were ever taken */
+    char database[80],
+        failed[256]; /* said by who joins: a failure of this thread's would be nobody's */
+    int n;           /* that were ever taken */
     struct snapshot {
         int64_t at; /* after the answer: what it shows was committed by then */
         int64_t version[SKUS];
@@ -99,7 +100,10 @@ static void *look(void *unused)
         struct snapshot now = {0};
         struct saga_rows *rows = NULL;
         struct saga_err err = {0};
-        MUST(saga_pg_query(pg, versions, NULL, &rows, &err) == 0, "%s", err.text);
+        if (saga_pg_query(pg, versions, NULL, &rows, &err) < 0) {
+            snprintf(truth.failed, sizeof truth.failed, "%s", err.text);
+            break;
+        }
         for (int i = 0; i < saga_rows_n(rows); i++)
             now.version[saga_rows_int(rows, i, 0)] = saga_rows_int(rows, i, 1);
         saga_rows_free(rows);
@@ -191,6 +195,7 @@ static void end_reading(const char *what)
         pthread_join(readers.thread[i], NULL);
     truth.stop = true;
     pthread_join(truth.thread, NULL);
+    MUST(!*truth.failed, "%s", truth.failed);
     printf("   %s: %" PRId64 " reads, %" PRId64 " stale, the oldest by %" PRId64
            " ms, the slowest %" PRId64 " ms\n",
            what, readers.reads, readers.stale, readers.oldest / 1000, readers.slowest / 1000);

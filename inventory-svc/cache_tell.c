@@ -1,0 +1,97 @@
+/* What Redis is told of a change (cache_private.h says why). Of the keeper's thread. */
+#include "cache_private.h"
+
+static struct saga_redis_command command;
+static struct saga_buf json;
+
+static void creating(const char *sku)
+{
+    struct saga_redis_command *c = &command;
+    uint32_t bit[CACHE_FILTER_HASHES];
+
+    cache_filter_bits(sku, bit);
+    saga_redis_script(c, &cache_create, 3);
+    cache_key(c, "generation", "");
+    cache_key(c, "v:", sku);
+    cache_key(c, "filter", "");
+    saga_redis_number(c, TOMBSTONE_MS);
+    for (int i = 0; i < CACHE_FILTER_HASHES; i++)
+        saga_redis_number(c, bit[i]);
+}
+
+/* As most would do it. */
+static void drop(const struct written *at, int n)
+{
+    struct saga_redis_command *c = &command;
+
+    saga_redis_word(c, "DEL");
+    for (int i = 0; i < n; i++)
+        cache_key(c, "v:", at[i].sku);
+}
+
+static void bar(const struct written *at, int n)
+{
+    struct saga_redis_command *c = &command;
+
+    saga_redis_script(c, &cache_bar, 1 + n);
+    cache_key(c, "generation", "");
+    for (int i = 0; i < n; i++)
+        cache_key(c, "v:", at[i].sku);
+    saga_redis_number(c, TOMBSTONE_MS);
+    for (int i = 0; i < n; i++)
+        saga_redis_number(c, at[i].stock.version);
+}
+
+static void value_of(const struct written *w)
+{
+    struct stock stock = w->stock;
+
+    stock.row.key = w->sku;
+    json.n = 0;
+    inventory_json(&stock, &json);
+    saga_redis_bytes(&command, json.at, json.n);
+}
+
+/* generation: of the values, 0: they are not told */
+static void forget(const struct written *at, int n, int64_t generation)
+{
+    struct saga_redis_command *c = &command;
+
+    saga_redis_script(c, &cache_forget, 1 + 2 * n);
+    cache_key(c, "generation", "");
+    for (int i = 0; i < n; i++) {
+        cache_key(c, "v:", at[i].sku);
+        cache_key(c, "l:", at[i].sku);
+    }
+    saga_redis_number(c, generation);
+    for (int i = 0; i < n; i++) {
+        saga_redis_number(c, at[i].stock.version);
+        if (generation)
+            value_of(&at[i]);
+        else
+            saga_redis_word(c, "");
+    }
+}
+
+void cache_tell(struct saga_redis *redis, const struct stock_change *change, bool read)
+{
+    /* where very many SKUs change at once, their values are not worth their price */
+    const int64_t generation = read && change->n <= VALUES_MAX ? change->generation : 0;
+
+    if (change->creating) {
+        creating(change->creating);
+        saga_redis_add(redis, &command);
+    }
+    for (int i = 0, n; i < change->n; i += n) {
+        n = change->n - i < CHUNK ? change->n - i : CHUNK;
+        if (cache.without[CACHE_VERSIONS])
+            drop(change->at + i, n);
+        else if (change->end == DONE &&
+                 !cache.without[CACHE_FLIGHT]) /* else readers have no locks */
+            forget(change->at + i, n, generation);
+        else
+            bar(change->at + i, n);
+        saga_redis_add(redis, &command);
+    }
+    saga_count(cache_metric.told, change->n);
+}
