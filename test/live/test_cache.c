@@ -463,15 +463,20 @@ START_TEST(a_commit_that_comes_late)
     MUST_BE(fetch_get(f, sku_path("late"), &version), 200);
     MUST_BE(version, 1);
     AWAIT(PATIENCE, metric(m, "fills_refused_total") == 1);
-    int64_t generations = metric(m, "generations_total");
-    shell("redis-cli -p $SAGA_REDIS_PORT --scan --pattern '%s*' |"
-          " xargs redis-cli -p $SAGA_REDIS_PORT del",
-          w->prefix);
-    AWAIT(PATIENCE, metric(m, "generations_total") > generations);
-    await_cache(m);
-    MUST_BE(fetch_get(f, sku_path("late"), &version), 200);
-    MUST_BE(version, 1);
-    AWAIT(PATIENCE, metric(m, "fills_refused_total") == 2);
+    for (int refused = 2; refused <= 3;
+         refused++) { /* who builds the filter has asked for sessions */
+        int64_t generations = metric(m, "generations_total");
+        shell("redis-cli -p $SAGA_REDIS_PORT --scan --pattern '%s*' |"
+              " xargs redis-cli -p $SAGA_REDIS_PORT del",
+              w->prefix);
+        AWAIT(PATIENCE, metric(m, "generations_total") > generations);
+        await_cache(m);
+        int64_t told = metric(m, "invalidations_total");
+        AWAIT(PATIENCE, metric(m, "invalidations_total") > told);
+        MUST_BE(fetch_get(f, sku_path("late"), &version), 200);
+        MUST_BE(version, 1);
+        AWAIT(PATIENCE, metric(m, "fills_refused_total") == refused);
+    }
     MUST_BE(metric(m, "fills_total"), 0);
     db_run(holder, "select pg_advisory_unlock(4711)");
     AWAIT(PATIENCE, stock_version("late") == 2);
