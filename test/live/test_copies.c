@@ -100,10 +100,12 @@ static void send_all(const struct kafka_log *log, int times)
 START_TEST(copies_in_the_middle_of_a_run_change_nothing)
 {
     struct kafka_log *log;
+    int64_t ends[LANES];
 
     for (int from = 0; from < ORDERS; from += ORDERS / 3) {
         world_load(w, "busy", from, from + ORDERS / 3);
         kafka_flush(5);
+        AWAIT(PATIENCE, kafka_ends(world_topic(w, topics[1]), LANES, ends) >= from + ORDERS / 6);
         for (int t = 1; t < TOPICS; t++) { /* the first round copies the second, too */
             log = kafka_read(world_topic(w, topics[t]));
             send_all(log, from < ORDERS / 2 ? 2 : 1);
