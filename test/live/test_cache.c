@@ -310,7 +310,7 @@ END_TEST
 
 /* ---- Avalanche: what came together goes together ---- */
 
-enum { SAMPLES = 8000 };
+enum { SAMPLES = 50000 };
 
 static struct {
     pthread_t thread[4];
@@ -334,7 +334,7 @@ static void *read_all(void *unused)
 }
 
 /* MANY SKUs are read at once, and again and again until each has gone and come back. -> the most reads
- * of the database by the cache within a time in which this machine reads them all twice (window, us) */
+ * of the database by the cache within *window us; 0: a time in which this machine reads them all twice */
 static int64_t busiest(struct member *m, const char *name, int64_t *window)
 {
     static int64_t at[SAMPLES], asked[SAMPLES];
@@ -350,7 +350,8 @@ static int64_t busiest(struct member *m, const char *name, int64_t *window)
     for (int i = 0; i < 4; i++)
         MUST_BE(pthread_create(&crowd.thread[i], NULL, read_all, NULL), 0);
     AWAIT(PATIENCE, cache_reads(m) - first >= MANY); /* all are there */
-    *window = 2 * (test_now() - began) + 300000;
+    if (!*window)
+        *window = 2 * (test_now() - began) + 300000;
     do {
         MUST(n < SAMPLES, "they do not go");
         at[n] = test_now();
@@ -367,17 +368,17 @@ static int64_t busiest(struct member *m, const char *name, int64_t *window)
 
 START_TEST(avalanche)
 {
-    static const char *const on[] = {"CACHE_TTL=9s", NULL};
-    static const char *const off[] = {"CACHE_TTL=9s", "CACHE_WITHOUT=spread", NULL};
+    static const char *const on[] = {"CACHE_TTL=20s", NULL};
+    static const char *const off[] = {"CACHE_TTL=20s", "CACHE_WITHOUT=spread", NULL};
     struct member *m = with(1, NULL, off);
-    int64_t window_off, window_on, together = busiest(m, "snow-off", &window_off);
+    int64_t window = 0, together = busiest(m, "snow-off", &window);
 
     world_stop(m);
     m = with(1, NULL, on);
-    int64_t spread = busiest(m, "snow-on", &window_on);
-    printf("   of %d SKUs: %" PRId64 " reads of the database in the worst %" PRId64
-           " ms without, %" PRId64 " in %" PRId64 " ms with a spread TTL\n",
-           MANY, together, window_off / 1000, spread, window_on / 1000);
+    int64_t spread = busiest(m, "snow-on", &window);
+    printf("   of %d SKUs, in the worst %" PRId64 " ms: %" PRId64
+           " reads of the database without, %" PRId64 " with a spread TTL\n",
+           MANY, window / 1000, together, spread);
     MUST(spread * 4 < together * 3, "%" PRId64 " with, %" PRId64 " without", spread, together);
     world_stop(m);
 }
