@@ -125,7 +125,7 @@ static void end_change(struct stock_change *change, bool known, bool wait)
     } else { /* told from now on like one that is open, until its session has ended */
         change->end = UNKNOWN;
         change->ended = cache_now();
-        change->began = change->told = change->generation = 0;
+        change->began = change->told = 0;
     }
     pthread_mutex_unlock(&keeper.lock);
 }
@@ -154,11 +154,13 @@ void stock_cache_batch_storing(const void *const *rows, int n, int session)
     list(of_batch);
 }
 
-void stock_cache_batch_stored(bool committed)
+void stock_cache_batch_stored(bool committed, bool known)
 {
     if (!of_batch)
         return;
-    end_change(of_batch, committed, false);
+    if (!committed)
+        of_batch->generation = 0;
+    end_change(of_batch, known, false);
     of_batch = NULL;
 }
 

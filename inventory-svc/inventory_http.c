@@ -435,7 +435,7 @@ static int apply(struct saga_pg *pg, const struct wish *w, struct found *found,
                   : 0;
         if (good)
             SAGA_FAILPOINT(stock_committed);
-        stock_cache_stored(change, end == 0);
+        stock_cache_stored(change, end == 0 || saga_pg_connected(pg));
     } while (rc == AGAIN && end == 0);
     return end < 0 ? end : rc;
 }

@@ -47,6 +47,6 @@ int stock_cache_creating(const char *sku, struct saga_err *err);
 
 /* The hooks of struct saga_service, of the engine's thread. */
 void stock_cache_batch_storing(const void *const *rows, int n, int session);
-void stock_cache_batch_stored(bool committed);
+void stock_cache_batch_stored(bool committed, bool known);
 
 #endif

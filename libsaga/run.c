@@ -368,7 +368,7 @@ static int transaction(struct saga_engine *e, int to, struct saga_err *err)
     if ((rc = saga_engine_store(e, !load, err)) == 0)
         SAGA_FAILPOINT(committed);
     if (e->service->stored)
-        e->service->stored(rc == 0);
+        e->service->stored(rc == 0, rc != SAGA_FATAL && saga_pg_connected(e->pg));
     if (rc < 0)
         return rc;
     done(e, to, start);

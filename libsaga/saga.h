@@ -179,11 +179,12 @@ struct saga_service {
     /* For a cache of shared rows, each may be NULL. start: once, when the settings are read, before HTTP;
      * -> 0, or SAGA_FATAL: a setting is wrong. storing: the shared rows that a batch has changed,
      * before its COMMIT is sent, and the session in which it is, a process id of the server's; stored:
-     * whether it was committed, or nobody knows. Both on the engine's thread, which they must not keep. stop: nothing is written any more. */
+     * whether it was committed, and whether that is known: else it may be, or still come. Both on the
+     * engine's thread, which they must not keep. stop: nothing is written any more. */
     int (*start)(const struct saga_conf *conf, struct saga_err *err);
     void (*stop)(void);
     void (*storing)(const void *const *rows, int n, int session);
-    void (*stored)(bool committed);
+    void (*stored)(bool committed, bool known);
     /* A line of what works worse than it should, for /readyz, or NULL: nothing. Any thread. */
     const char *(*degraded)(char *text, size_t n);
     const char *const
