@@ -494,6 +494,39 @@ START_TEST(a_commit_that_comes_late)
 }
 END_TEST
 
+/* ---- One that the database refuses ---- */
+
+static const char refuse[] =
+    "set search_path = inventory_svc;"
+    "create function refuse() returns trigger language plpgsql as"
+    " 'begin raise exception ''not now''; end';"
+    "create constraint trigger refuse after update on stock deferrable initially deferred"
+    " for each row when (new.sku = 'refused-0') execute function refuse()";
+
+/* In sessions that live on: that of a POST, and the engine's. What was never committed is not told for
+ * as long as they live. */
+START_TEST(a_commit_that_is_refused)
+{
+    struct member *m = world_member(w, INVENTORY, 0);
+
+    make_skus(m, "refused", 1);
+    await_cache(m);
+    world_url(m, "");
+    int64_t failed = fetch_metric(m->port, "saga_batches_failed_total");
+    db_run(w->db, "%s", refuse);
+    MUST_BE(web_post(NULL, world_url(m, "/api/v1/inventory"), NULL,
+                     "{\"sku\":\"refused-0\",\"quantity\":50}"),
+            503);
+    world_place(w, "refused", "refused-0 1 100", "tok_ok");
+    kafka_flush(10);
+    AWAIT(PATIENCE, fetch_metric(m->port, "saga_batches_failed_total") > failed);
+    MUST_BE(stock_version("refused-0"), 1);
+    db_run(w->db, "drop function inventory_svc.refuse cascade");
+    AWAIT(PATIENCE, stock_version("refused-0") == 2);
+    AWAIT(PATIENCE, metric(m, "queue") == 0);
+}
+END_TEST
+
 Suite *cache_suite(void)
 {
     Suite *suite = suite_create("cache");
@@ -510,6 +543,7 @@ Suite *cache_suite(void)
     tcase_add_test(all, avalanche);
     tcase_add_test(all, a_slow_reader);
     tcase_add_test(all, a_commit_that_comes_late);
+    tcase_add_test(all, a_commit_that_is_refused);
     suite_add_tcase(suite, all);
     return suite;
 }
