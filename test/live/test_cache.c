@@ -425,6 +425,8 @@ START_TEST(a_slow_reader)
     MUST_BE(metric(slow, "fills_refused_total"), 1);
     world_kill(slow);
     world_stop(other);
+    world_start(w, INVENTORY, 0);
+    AWAIT(PATIENCE, world_is_ready(world_member(w, INVENTORY, 0)));
 }
 END_TEST
 
