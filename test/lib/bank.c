@@ -29,11 +29,11 @@ struct item {
 struct bank {
     struct MHD_Daemon *daemon;
     pthread_mutex_t lock;
-    pthread_cond_t stop;
+    pthread_cond_t stop; /* or let_go */
     char url[64], bearer[80];
     int64_t keeps_keys;
     int down;
-    bool stopping;
+    bool stopping, let_go;
     struct item *items;
     struct bank_entry *ledger;
     int n;
@@ -196,12 +196,20 @@ static void sleep_unlocked(struct bank *b, int ms)
         ;
 }
 
+static void hold_unlocked(struct bank *b)
+{
+    while (!b->stopping && !b->let_go)
+        pthread_cond_wait(&b->stop, &b->lock);
+}
+
 /* The money moves, or is declined: each time that this runs. */
 static void apply(struct bank *b, struct item *i)
 {
     i->in_flight = true;
     if (strcmp(i->what, "slow") == 0)
         sleep_unlocked(b, i->n);
+    if (strcmp(i->what, "held") == 0)
+        hold_unlocked(b);
     i->in_flight = false;
     i->applied = true;
     i->since = test_now();
@@ -450,6 +458,14 @@ void bank_down(struct bank *b, int status)
 {
     pthread_mutex_lock(&b->lock);
     b->down = status;
+    pthread_mutex_unlock(&b->lock);
+}
+
+void bank_let_go(struct bank *b)
+{
+    pthread_mutex_lock(&b->lock);
+    b->let_go = true;
+    pthread_cond_broadcast(&b->stop);
     pthread_mutex_unlock(&b->lock);
 }
 

@@ -5,11 +5,11 @@
  *     tok_[refund_][no_]WHAT[_N]
  *
  * refund_: what follows is done to the refund, and the charge is ok. no_: it is declined. WHAT is ok;
- * declined; slow: it is applied N ms after it came, and the key is in flight until then (409);
- * refused: the first N times (a refund only); or what becomes of its first N answers, applied as it
- * is, look-ups counted: drop (the connection is closed), cut (in the middle of the body), 500, html,
- * json (ends too early), huge (64 KiB around a good answer), redirect, other (about another
- * payment). */
+ * declined; slow: it is applied N ms after it came, and the key is in flight until then (409); held:
+ * the same, until bank_let_go; refused: the first N times (a refund only); or what becomes of its
+ * first N answers, applied as it is, look-ups counted: drop (the connection is closed), cut (in the
+ * middle of the body), 500, html, json (ends too early), huge (64 KiB around a good answer),
+ * redirect, other (about another payment). */
 #ifndef BANK_H
 #define BANK_H
 
@@ -26,6 +26,8 @@ void bank_free(struct bank *b);
 const char *bank_url(const struct bank *b);
 /* From now on each request is answered with this status, and nothing is done; 0: as usual. */
 void bank_down(struct bank *b, int status);
+/* What is held is applied now. */
+void bank_let_go(struct bank *b);
 /* From now on keys are kept for so long. */
 void bank_keep_keys(struct bank *b, int64_t us);
 
