@@ -164,6 +164,9 @@ START_TEST(slow_reader_is_cut)
     static char part[1 << 20];
     int64_t n = 0, got;
     int fd = dial("GET /large HTTP/1.1\r\nHost: a\r\n\r\n");
+    pthread_mutex_unlock(&stage);
+    ck_assert_int_eq(recv(fd, part, 1, MSG_PEEK), 1); /* made, and not waited for by what follows */
+    pthread_mutex_lock(&stage);
     int64_t began = monotonic_us();
     while (CUT("late") == 0 && monotonic_us() - began < 10 * TURN)
         poll(NULL, 0, 20);
