@@ -3,7 +3,6 @@
 #include <librdkafka/rdkafka.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "kafka.h"
@@ -131,9 +130,8 @@ static void truncate_segment(const char *file, int64_t from)
     MUST(fd >= 0, "%s cannot be opened", file);
     while (pread(fd, head, sizeof head, at) == sizeof head && big_endian(head, 8) < from)
         at += 12 + big_endian(head + 8, 4);
-    struct stat is;
-    MUST(fstat(fd, &is) == 0 && is.st_size > at, "%s has nothing from offset %lld on", file,
-         (long long)from);
+    MUST(pread(fd, head, sizeof head, at) == sizeof head && big_endian(head, 8) == from,
+         "%s has no batch that begins at offset %lld", file, (long long)from);
     MUST(ftruncate(fd, at) == 0, "%s cannot be cut", file);
     close(fd);
 }
