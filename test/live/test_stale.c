@@ -231,20 +231,29 @@ static void settle(void)
 
 /* ---- Cases ---- */
 
-/* Nothing fails: no answer is older than a second, and nearly all come from Redis. */
+/* What came from the database though Redis was asked and believed. */
+static int64_t asked_again(struct member *m)
+{
+    return metric(m, "database_reads_total") - metric(m, "bypassed_total");
+}
+
+/* Nothing fails: no answer is older than a second, and nearly all for which Redis is asked come from it.
+ * A machine that stands still may have it taken for gone: reads meanwhile are not counted. */
 START_TEST(under_writes)
 {
     struct member *both[] = {process(0), process(1)};
     int64_t least = getenv("CACHE_READS") ? atoll(getenv("CACHE_READS")) : CHECKED;
-    int64_t hits = -metric(both[0], "hits_total"), asked = -metric(both[0], "database_reads_total");
+    int64_t hits, missed, hits_before = metric(both[0], "hits_total"),
+                          missed_before = asked_again(both[0]);
 
     begin_reading(both, 2);
-    while (readers.reads < least)
+    do {
         write_some(2);
-    hits += metric(both[0], "hits_total");
-    asked += metric(both[0], "database_reads_total");
+        hits = metric(both[0], "hits_total") - hits_before;
+        missed = asked_again(both[0]) - missed_before;
+    } while (2 * (hits + missed) < least); /* of one of two */
     end_reading("under writes");
-    MUST(hits > asked, "%" PRId64 " from Redis, %" PRId64 " from the database", hits, asked);
+    MUST(hits > missed, "%" PRId64 " from Redis, %" PRId64 " from the database", hits, missed);
     settle();
 }
 END_TEST
