@@ -463,6 +463,15 @@ static int64_t stock_version(const char *sku)
     return db_int(w->db, "select version from inventory_svc.stock where sku = '%s'", sku);
 }
 
+/* What is read is version 1, and is not stored; again where Redis was not asked in time. */
+static void read_in_vain(struct member *m, struct fetch *f)
+{
+    int64_t refused = metric(m, "fills_refused_total"), version = 0;
+
+    AWAIT(PATIENCE, fetch_get(f, sku_path("late"), &version) == 200 && version == 1 &&
+                        metric(m, "fills_refused_total") > refused);
+}
+
 /* The connection is gone in the middle of a COMMIT, which the server goes on with: nothing that is read
  * before its end may be there after it, also if Redis forgets all that it was told. */
 START_TEST(a_commit_that_comes_late)
@@ -474,6 +483,8 @@ START_TEST(a_commit_that_comes_late)
     int64_t version;
 
     snprintf(port, sizeof port, "PGPORT=%d", proxy_port(proxy));
+    /* Its leases are short: one of an hour is of another clock to it. */
+    world_stop(world_member(w, INVENTORY, 0));
     struct member *m = with(3, NULL, settings);
     struct fetch *f = fetch_new(m->port);
     post(m, "late", 1);
@@ -484,11 +495,8 @@ START_TEST(a_commit_that_comes_late)
                      "{\"sku\":\"late\",\"quantity\":2}"),
             503);
     AWAIT(PATIENCE, metric(m, "invalidations_total") > 1);
-    MUST_BE(fetch_get(f, sku_path("late"), &version), 200);
-    MUST_BE(version, 1);
-    AWAIT(PATIENCE, metric(m, "fills_refused_total") == 1);
-    for (int refused = 2; refused <= 3;
-         refused++) { /* who builds the filter has asked for sessions */
+    read_in_vain(m, f);
+    for (int again = 0; again < 2; again++) { /* who builds the filter has asked for sessions */
         int64_t generations = metric(m, "generations_total");
         shell("redis-cli -p $SAGA_REDIS_PORT --scan --pattern '%s*' |"
               " xargs redis-cli -p $SAGA_REDIS_PORT del",
@@ -497,9 +505,7 @@ START_TEST(a_commit_that_comes_late)
         await_cache(m);
         int64_t told = metric(m, "invalidations_total");
         AWAIT(PATIENCE, metric(m, "invalidations_total") > told);
-        MUST_BE(fetch_get(f, sku_path("late"), &version), 200);
-        MUST_BE(version, 1);
-        AWAIT(PATIENCE, metric(m, "fills_refused_total") == refused);
+        read_in_vain(m, f);
     }
     MUST_BE(metric(m, "fills_total"), 0);
     db_run(holder, "select pg_advisory_unlock(4711)");
@@ -512,6 +518,8 @@ START_TEST(a_commit_that_comes_late)
     db_free(holder);
     world_stop(m);
     proxy_stop(proxy);
+    world_start(w, INVENTORY, 0);
+    AWAIT(PATIENCE, world_is_ready(world_member(w, INVENTORY, 0)));
 }
 END_TEST
 
