@@ -24,8 +24,25 @@ source "$bench_root/deploy/local/services.sh"
 
 bench_bin=$SAGA_RUN/bin
 
+# PostgreSQL's buffers in pages of 2 MB, as its documentation advises ("Linux Huge Pages"), if we may ask the kernel
+# for them: an eighth less CPU of PostgreSQL. Those that are in use go when it ends, the others at once.
+with_huge_pages() ( # COMMAND...
+    pages=/proc/sys/vm/nr_hugepages
+    if [[ -w $pages ]]; then
+        were=$(<"$pages")
+        trap 'echo "$were" >"$pages"' EXIT
+        echo $((were + 620)) >"$pages" # 1 GB of buffers, and what lies beside them
+    fi
+    "$@"
+)
+
+postgres_page_kb() {
+    awk '/^KernelPageSize/ && $2 > kb { kb = $2 } END { print kb }' "/proc/$(pid_of postgres)/smaps"
+}
+
 servers_up() {
-    "$bench_root/deploy/local/up" servers
+    with_huge_pages "$bench_root/deploy/local/up" servers
+    echo "PostgreSQL's buffers lie in pages of $(postgres_page_kb) KB"
     # Copies: what is built meanwhile is not what is measured.
     rm -rf "$bench_bin"
     mkdir -p "$bench_bin"
