@@ -15,8 +15,8 @@ export SAGA_RUN SAGA_KAFKA_PORT=$BENCH_PORT SAGA_KAFKA_CONTROLLER_PORT=$((BENCH_
     INVENTORY_LISTEN=127.0.0.1:$((BENCH_PORT + 5)) PAYMENT_LISTEN=127.0.0.1:$((BENCH_PORT + 6)) \
     PGDATABASE=saga SAGA_LANES="${BENCH_LANES:-6}" SAGA_KAFKA_JIT=full LOG_LEVEL="${LOG_LEVEL:-warn}"
 # As large as Kafka's own start script makes it: with the small heap of deploy/local the broker stands still for
-# 15 to 45 ms about once a second under load, to collect garbage.
-export KAFKA_HEAP_OPTS="${KAFKA_HEAP_OPTS:--Xms1g -Xmx1g -Xmn512m}"
+# 15 to 45 ms about once a second under load, to collect garbage. In pages of 2 MB, as PostgreSQL's buffers (below).
+export KAFKA_HEAP_OPTS="${KAFKA_HEAP_OPTS:--Xms1g -Xmx1g -Xmn512m -XX:+UseTransparentHugePages}"
 # shellcheck source=SCRIPTDIR/../../deploy/local/lib.sh
 source "$bench_root/deploy/local/lib.sh"
 # shellcheck source=SCRIPTDIR/../../deploy/local/services.sh
