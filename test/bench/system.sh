@@ -140,11 +140,21 @@ cpu() {
     awk '$1 == "cpu" { print $2 + $3 + $4 + $7 + $8; print $2 + $3 + $4 + $5 + $6 + $7 + $8 + $9 }' /proc/stat
 }
 
-ticks() { # PID -> user and system time, of all threads
+ticks() { # PID, or PID/task/TID of one of its threads -> user and system time
     local stat
     stat=$(<"/proc/$1/stat")
     read -ra stat <<<"${stat##*) }"
     echo $((stat[11] + stat[12]))
+}
+
+# Of the threads that compile the broker's Java. One that ends takes its ticks along.
+broker_compiler_ticks() {
+    local pid thread sum=0
+    pid=$(pid_of kafka)
+    for thread in "/proc/$pid/task"/*; do
+        [[ $(<"$thread/comm") != C[12]\ Compiler* ]] || sum=$((sum + $(ticks "$pid/task/${thread##*/}")))
+    done 2>/dev/null
+    echo "$sum"
 }
 
 # All its processes: the postmaster, the children that it has outlived, those that live. Again, if one ended
