@@ -11,7 +11,7 @@
 
 #include "kafka.h"
 
-enum { WAIT_MS = 30000, SETTINGS = 4, LANES = 6 };
+enum { WAIT_MS = 30000, SETTINGS = 4, LANES = 12 };
 
 static int64_t lanes, replication;
 
@@ -243,7 +243,7 @@ static int apply(int argc, char **argv)
 }
 
 static const struct ctl_option options[] = {
-    {"lanes", "N", "partitions of every topic; default SAGA_LANES, else 6", .number = &lanes,
+    {"lanes", "N", "partitions of every topic; default SAGA_LANES, else 12", .number = &lanes,
      .min = 1, .max = 10000},
     {"replication", "N", "copies of each; default 3 on three brokers or more, 1 on one",
      .number = &replication, .min = 1, .max = 100},

@@ -118,6 +118,18 @@ START_TEST(topics_are_compared)
 }
 END_TEST
 
+/* They are as many for life, so there are enough for many processes if nobody says how many. */
+START_TEST(topics_have_twelve_partitions)
+{
+    const char *said = shell("SAGA_LANES= SAGA_TOPIC_PREFIX=%stwelve. sagactl topics apply 2>&1;"
+                             " echo status $?",
+                             w->prefix);
+    MUST(strstr(said, "order.events  12 partitions  1 copy ") && strstr(said, " created\n") &&
+             strstr(said, "status 0"),
+         "%s", said);
+}
+END_TEST
+
 START_TEST(it_all_balances)
 {
     world_settle(w, PATIENCE);
@@ -136,6 +148,7 @@ Suite *sagactl_suite(void)
     tcase_add_test(all, what_a_terminal_obeys);
     tcase_add_test(all, stock_is_set_if_nothing_has_moved);
     tcase_add_test(all, topics_are_compared);
+    tcase_add_test(all, topics_have_twelve_partitions);
     tcase_add_test(all, it_all_balances);
     suite_add_tcase(suite, all);
     return suite;
