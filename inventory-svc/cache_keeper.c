@@ -265,8 +265,8 @@ static void release(struct stock_change *taken, bool told, bool doubt)
 static void explain(const char *why)
 {
     pthread_mutex_lock(&keeper.lock);
-    bool changed = strcmp(keeper.why, why) != 0;
-    snprintf(keeper.why, sizeof keeper.why, "%s", why);
+    bool changed = strncmp(keeper.why, why, sizeof keeper.why - 1) != 0;
+    snprintf(keeper.why, sizeof keeper.why, "%.*s", (int)sizeof keeper.why - 1, why);
     pthread_mutex_unlock(&keeper.lock);
     if (changed)
         saga_log_text(*why ? SAGA_WARN : SAGA_INFO, "stock cache",
