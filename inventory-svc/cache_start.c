@@ -38,7 +38,7 @@ const struct saga_setting stock_cache_settings[] = {
     {"CACHE_TIMEOUT", "50ms", "an answer of Redis that takes longer is not waited for", &timeout,
      1000, 1000000},
     {"CACHE_WITHOUT", "",
-     "takes remedies away, from all processes, to show them: "
+     "takes remedies away, in all processes alike, for demonstrations: "
      "flight,spread,filter,negative,versions,leases",
      .text = &without},
     {0}};

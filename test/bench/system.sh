@@ -152,7 +152,7 @@ broker_compiler_ticks() {
     local pid thread sum=0
     pid=$(pid_of kafka)
     for thread in "/proc/$pid/task"/*; do
-        [[ $(<"$thread/comm") != C[12]\ Compiler* ]] || sum=$((sum + $(ticks "$pid/task/${thread##*/}")))
+        [[ $(<"$thread/comm") != C[12]\ Compiler* ]] || sum=$((sum + $(ticks "$pid/task/${thread##*/}" || echo 0)))
     done 2>/dev/null
     echo "$sum"
 }
