@@ -1,4 +1,4 @@
-# Targets: all demo check check-asan check-tsan fuzz sim chaos mutants up down status kill start bench format lint clean
+# Targets: all demo check check-asan check-tsan live fuzz sim chaos mutants up down status kill start bench format lint clean
 #          (README.md tells more)
 #
 # Everything that is made lies below build/ (with SANITIZE=asan, tsan or fuzz below build/asan/ ...). CFLAGS
@@ -25,7 +25,7 @@ SANE = $(if $(SANITIZE),$(SANE_$(SANITIZE)) -fno-sanitize-recover=all -fno-omit-
 ,    = ,
 CC   = $(if $(filter fuzz,$(SANITIZE)),clang-14,gcc)# libFuzzer is clang's
 COMPILE = $(CC) $(WARN) -D_GNU_SOURCE -Ilibsaga -Ischemas -I$(B)/gen/$(*D) $(INC) $(PKG_CFLAGS) \
-          -O2 -g -pthread -fPIE $(HARD) $(SANE) -MMD -MP $(CFLAGS)
+          -O3 -g -pthread -fPIE $(HARD) $(SANE) -MMD -MP $(CFLAGS)
 LINK = $(CC) -pthread -pie $(SANE) -Wl,-z,relro,-z,now,-z,noexecstack -Wl,--as-needed $(CFLAGS) $(LDFLAGS)
 say  = @$(if $(V),,printf '  %-5s %s\n' $1 '$2' &&)
 
@@ -49,7 +49,7 @@ SCRIPTS = $(shell grep -lIsE '^\#(!.*bash| shellcheck shell=bash)' .ci/* $$(find
 MAKEFLAGS += --no-builtin-rules --no-print-directory $(if $(MAKELEVEL:0=),,-j$(shell nproc))
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all demo fuzzers check check-asan check-tsan fuzz sim chaos mutants up down status kill start bench format lint clean
+.PHONY: all demo fuzzers check check-asan check-tsan live fuzz sim chaos mutants up down status kill start bench format lint clean
 
 all: $(BINS) $(FAILING) $(SUITES) $(BENCHES)
 up demo: $(BINS)
@@ -63,6 +63,8 @@ check: all lint fuzzers
 check-asan check-tsan:
 	+@$(MAKE) SANITIZE=$(@:check-%=%) all
 	@test/check $(@:check-%=%)
+live: all # TIMES=n: so many times in a row
+	@test/check live $(TIMES)
 fuzz: fuzzers # FUZZ=name: this one; SECONDS=n of each
 	@test/fuzz/run $(or $(SECONDS),60) $(FUZZ)
 fuzzers:
