@@ -27,8 +27,8 @@ static struct {
     struct saga_redis *redis;
     struct cache_breaker breaker;
     struct saga_redis_command command;
-    int64_t read_at; /* us: when it last heard that there was a value where it told something; 0 */
-    bool joined;     /* has had a beat */
+    struct cache_interest interest;
+    bool joined; /* has had a beat */
     int64_t beat_due;
 } keeper = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -219,7 +219,6 @@ static bool is_due(const struct stock_change *change, int64_t now)
 /* Puts what is due into the batch for Redis. -> those that are done, out of the list. */
 static struct stock_change *collect(int64_t now, bool connected, bool *doubt)
 {
-    const bool is_read = keeper.read_at && now - keeper.read_at < TOMBSTONE_MS * MS;
     struct stock_change *taken = NULL, **end = &taken;
 
     pthread_mutex_lock(&keeper.lock);
@@ -229,7 +228,7 @@ static struct stock_change *collect(int64_t now, bool connected, bool *doubt)
             continue;
         c->told = now;
         if (connected && (c->end != DONE || c->creating)) /* its owner may be gone in a moment */
-            cache_tell(keeper.redis, c, is_read);
+            cache_tell(keeper.redis, c, false);
         if (c->end != DONE)
             continue;
         take_out(c);
@@ -242,7 +241,7 @@ static struct stock_change *collect(int64_t now, bool connected, bool *doubt)
     pthread_mutex_unlock(&keeper.lock);
     for (const struct stock_change *c = taken; c && connected; c = c->next)
         if (!c->creating)
-            cache_tell(keeper.redis, c, is_read);
+            cache_tell(keeper.redis, c, cache_interest_in(&keeper.interest, c->n, now));
     return taken;
 }
 
@@ -348,11 +347,15 @@ static bool connect_redis(struct saga_err *err)
     return true;
 }
 
-static void hear_told(int64_t now)
+static void hear_told(const struct stock_change *told, int64_t now)
 {
+    int64_t skus = 0, values = 0;
+
+    for (; told; told = told->next)
+        skus += told->n;
     for (int i = 0; i < saga_redis_answers(keeper.redis); i++)
-        if (saga_redis_int(saga_redis_reply(keeper.redis, i)) > 0)
-            keeper.read_at = now;
+        values += saga_redis_int(saga_redis_reply(keeper.redis, i));
+    cache_interest_heard(&keeper.interest, skus, values, now);
 }
 
 /* Tells what there is, and beats if it is time. A beat that follows all that was done before it. */
@@ -377,7 +380,7 @@ static void pass(void)
         if (told && beat)
             hear_beat(saga_redis_last(keeper.redis), known, now);
         if (told) {
-            hear_told(now);
+            hear_told(taken, now);
             cache_breaker_well(&keeper.breaker);
             saga_gauge(cache_metric.breaker, CACHE_CLOSED);
         } else {

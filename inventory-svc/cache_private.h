@@ -64,8 +64,7 @@ enum {
     LIVING_MS = 300, /* how often the database is asked who may write */
     LIVING_OLD_MS = 5000,  /* older than this its answer says nothing */
     QUEUE_MAX = 64 * 1024, /* SKUs that wait to be told */
-    VALUES_MAX = 300, /* SKUs of a batch that stores values: a larger one only says what is old */
-    CHUNK = 100,      /* SKUs in one run of a script: Redis serves others in between */
+    CHUNK = 100,           /* SKUs in one run of a script: Redis serves others in between */
 };
 
 /* The remedies that CACHE_WITHOUT takes away, for tests and the demo. */
@@ -131,8 +130,8 @@ struct stock_change {
         char sku[65];
     } at[];
 };
-/* Puts it into redis' batch. read: somebody reads what changes, who is to have the new values. */
-void cache_tell(struct saga_redis *redis, const struct stock_change *change, bool read);
+/* Puts it into redis' batch. values: the new ones, too, for those who read them. */
+void cache_tell(struct saga_redis *redis, const struct stock_change *change, bool values);
 
 /* ---- cache_keeper.c ---- */
 void cache_keeper_start(void);

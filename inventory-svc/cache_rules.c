@@ -54,6 +54,19 @@ bool cache_filter_has(const uint8_t *filter, uint32_t bit)
     return filter[bit / 8] & 0x80 >> bit % 8;
 }
 
+void cache_interest_heard(struct cache_interest *i, int64_t skus, int64_t values, int64_t now)
+{
+    if (values > 0)
+        i->read_at = now;
+    if (skus > 0)
+        i->often = values * CACHE_OFTEN >= skus;
+}
+
+bool cache_interest_in(const struct cache_interest *i, int n, int64_t now)
+{
+    return i->read_at && now - i->read_at < CACHE_INTEREST_US && (n <= CACHE_NARROW || i->often);
+}
+
 bool cache_breaker_lets(struct cache_breaker *b, int64_t now)
 {
     if (b->state == CACHE_CLOSED)

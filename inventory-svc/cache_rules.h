@@ -1,5 +1,5 @@
 /* What the cache of the stock decides without asking anybody: how a value looks in Redis, whether it
- * may be believed, the bits of the filter, when a server that fails is left alone. Pure. */
+ * may be believed, the bits of the filter, who is told new values, when a server that fails is left alone. Pure. */
 #ifndef CACHE_RULES_H
 #define CACHE_RULES_H
 
@@ -34,6 +34,18 @@ enum {
 void cache_filter_bits(const char *sku, uint32_t bit[CACHE_FILTER_HASHES]);
 void cache_filter_set(uint8_t *filter, uint32_t bit); /* as SETBIT numbers them */
 bool cache_filter_has(const uint8_t *filter, uint32_t bit);
+
+/* ---- Interest: for whom would the new values of a change be? In a shop of very many SKUs few of those that
+ * a large batch changes are in the cache, and writing them all out is not worth its price; where many are
+ * read, to read each again from the database costs more. {0}: nobody reads. Times in us. ---- */
+enum { CACHE_INTEREST_US = 10000000, CACHE_NARROW = 300 /* SKUs of a change */, CACHE_OFTEN = 8 };
+struct cache_interest {
+    int64_t read_at; /* a value stood where something was told; 0: never */
+    bool often;      /* at one in CACHE_OFTEN, or more, of what was told last */
+};
+void cache_interest_heard(struct cache_interest *i, int64_t skus, int64_t values, int64_t now);
+/* Whether a change of n SKUs is told with its new values. */
+bool cache_interest_in(const struct cache_interest *i, int n, int64_t now);
 
 /* ---- The breaker: after so many failures in a row a server is left alone for a while; then one asks,
  * and its answer decides. {0} is closed. Times in us. ---- */

@@ -73,10 +73,9 @@ static void forget(const struct written *at, int n, int64_t generation)
     }
 }
 
-void cache_tell(struct saga_redis *redis, const struct stock_change *change, bool read)
+void cache_tell(struct saga_redis *redis, const struct stock_change *change, bool values)
 {
-    /* where very many SKUs change at once, their values are not worth their price */
-    const int64_t generation = read && change->n <= VALUES_MAX ? change->generation : 0;
+    const int64_t generation = values ? change->generation : 0;
 
     if (change->creating) {
         creating(change->creating);

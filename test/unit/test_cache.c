@@ -1,4 +1,5 @@
-/* What the cache of the stock decides alone: values, lifetimes, the filter's bits, the breaker. */
+/* What the cache of the stock decides alone: values, lifetimes, the filter's bits, who is told new values, the
+ * breaker. */
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -152,6 +153,26 @@ START_TEST(the_bits_of_a_sku_do_not_change)
 }
 END_TEST
 
+/* ---- Interest ---- */
+
+START_TEST(values_are_for_who_reads)
+{
+    struct cache_interest i = {0};
+
+    ck_assert(!cache_interest_in(&i, 1, 1));
+    cache_interest_heard(&i, 1000, 0, 1);
+    ck_assert(!cache_interest_in(&i, 1, 2));
+    cache_interest_heard(&i, 8 * 125 + 1, 125, 10); /* few of many: a narrow change only */
+    ck_assert(cache_interest_in(&i, CACHE_NARROW, 10));
+    ck_assert(!cache_interest_in(&i, CACHE_NARROW + 1, 10));
+    cache_interest_heard(&i, 8 * 125, 125, 20);
+    ck_assert(cache_interest_in(&i, 100000, 20));
+    cache_interest_heard(&i, 0, 0, 30); /* nothing was told: nothing is known */
+    ck_assert(cache_interest_in(&i, 100000, 20 + CACHE_INTEREST_US - 1));
+    ck_assert(!cache_interest_in(&i, 1, 20 + CACHE_INTEREST_US));
+}
+END_TEST
+
 /* ---- The breaker ---- */
 
 /* Closed until the last of so many failures in a row; then it rests, asks once, and asks no second
@@ -205,6 +226,7 @@ Suite *cache_suite(void)
     tcase_add_test(all, the_filter_knows_what_it_was_told);
     tcase_add_test(all, bits_are_those_of_redis);
     tcase_add_test(all, the_bits_of_a_sku_do_not_change);
+    tcase_add_test(all, values_are_for_who_reads);
     tcase_add_test(all, the_breaker);
     tcase_add_test(all, a_half_open_breaker_asks_again);
     suite_add_tcase(suite, all);
