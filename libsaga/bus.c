@@ -33,7 +33,14 @@ static const char *const member[][2] = {
     {"topic.metadata.refresh.interval.ms", "5000"}, /* topics that are made after our start */
 };
 
-enum { FENCED_ONCE = 60 /* s */, GATE_KEPT = 3600 /* s */, SAID_ONCE = 10 /* s */ };
+enum {
+    FENCED_ONCE = 60 /* s */,
+    GATE_KEPT = 3600 /* s */,
+    SAID_ONCE = 10 /* s */,
+    SHARE_FIRST = 3 /* s */,
+    SHARE_MOST = 300 /* s */,
+    SHARE_MS = 1000
+};
 
 static void on_log(const rd_kafka_t *rk, int level, const char *facility, const char *text)
 {
@@ -164,11 +171,20 @@ void saga_bus_wake(struct saga_bus *bus, rd_kafka_queue_t *queue)
 
 /* ---- Assignment ---- */
 
-static int by_number(const void *a, const void *b)
+/* -> by partition, up to highest, how many topics that we read it was given of */
+static int *count_topics(const struct saga_bus *bus, const rd_kafka_topic_partition_list_t *parts,
+                         int32_t highest)
 {
-    int32_t x = *(const int32_t *)a, y = *(const int32_t *)b;
+    size_t size = ((size_t)highest + 2) * sizeof(int);
+    int *seen = memset(saga_alloc(size), 0, size);
+    char name[300];
 
-    return (x > y) - (x < y);
+    for (int t = 0; t < bus->topics_n; t++) {
+        saga_bus_name(bus, bus->topics[t], name, sizeof name);
+        for (int i = 0; i < parts->cnt; i++)
+            seen[parts->elems[i].partition] += strcmp(parts->elems[i].topic, name) == 0;
+    }
+    return seen;
 }
 
 /* A lane is ours when its partition of every topic is: range gives the same numbers of all. */
@@ -183,9 +199,10 @@ static void on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t code,
         rd_kafka_assign(rk, NULL);
         return;
     }
+    bus->lanes_n = 0;
+    bus->lacks = false;
     if (code != RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS) {
         rd_kafka_assign(rk, NULL);
-        bus->lanes_n = 0;
         saga_bus_read_nothing(bus);
         bus->events.assigned(bus->events.owner, NULL, 0);
         return;
@@ -196,26 +213,30 @@ static void on_rebalance(rd_kafka_t *rk, rd_kafka_resp_err_t code,
     for (int i = 0; i < parts->cnt; i++)
         highest = parts->elems[i].partition > highest ? parts->elems[i].partition : highest;
     saga_bus_room(bus, highest);
-    size_t size = ((size_t)highest + 2) * sizeof(int);
-    int *seen = memset(saga_alloc(size), 0, size);
-    bus->lanes_n = 0;
-    for (int i = 0; i < parts->cnt; i++)
-        if (++seen[parts->elems[i].partition] == bus->topics_n)
-            bus->lanes[bus->lanes_n++] = parts->elems[i].partition;
+    int *seen = count_topics(bus, parts, highest);
+    for (int32_t i = 0; i <= highest; i++)
+        if (seen[i] == bus->topics_n)
+            bus->lanes[bus->lanes_n++] = i;
     free(seen);
-    qsort(bus->lanes, (size_t)bus->lanes_n, sizeof *bus->lanes, by_number);
+    bus->lacks = bus->lanes_n == 0;
+    if (!bus->lacks)
+        bus->share_wait = 0;
+    bus->share_at = saga_bus_seconds() + (bus->share_wait ? bus->share_wait : SHARE_FIRST);
     saga_bus_read_nothing(bus);
     bus->events.assigned(bus->events.owner, bus->lanes, bus->lanes_n);
 }
 
 /* ---- Life ---- */
 
-static int subscribe(struct saga_bus *bus, struct saga_err *err)
+/* n: the first so many of the topics */
+static int subscribe(struct saga_bus *bus, int n, struct saga_err *err)
 {
-    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(bus->topics_n);
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(n);
     char name[300];
 
-    for (int t = 0; t < bus->topics_n; t++)
+    bus->subscribed = n;
+    bus->lacks = false;
+    for (int t = 0; t < n; t++)
         rd_kafka_topic_partition_list_add(
             list, saga_bus_name(bus, bus->topics[t], name, sizeof name), RD_KAFKA_PARTITION_UA);
     rd_kafka_resp_err_t code = rd_kafka_subscribe(bus->consumer, list);
@@ -249,7 +270,49 @@ static int join(struct saga_bus *bus, struct saga_err *err)
     rd_kafka_queue_t *queue = rd_kafka_queue_get_consumer(bus->consumer);
     saga_bus_wake(bus, queue);
     rd_kafka_queue_destroy(queue);
-    return subscribe(bus, err);
+    return subscribe(bus, bus->topics_n, err);
+}
+
+/* Whether there is a lane at least for each member of the group, which is at rest. */
+static bool is_for_each(struct saga_bus *bus)
+{
+    const struct rd_kafka_group_list *groups = NULL;
+    struct saga_err err = {0};
+    char name[300];
+    int lanes = saga_bus_partitions(bus, bus->topics[0], SHARE_MS, &err);
+    bool enough = false;
+
+    rd_kafka_list_groups(bus->producer, saga_bus_name(bus, bus->group, name, sizeof name), &groups,
+                         SHARE_MS);
+    for (int i = 0; groups && i < groups->group_cnt; i++)
+        enough =
+            strcmp(groups->groups[i].state, "Stable") == 0 && groups->groups[i].member_cnt <= lanes;
+    if (groups)
+        rd_kafka_group_list_destroy(groups);
+    return enough;
+}
+
+/* A static member that comes back is given what its name had, whatever it subscribes now (KAFKA-12759): of an
+ * earlier version, say, that read other topics, or nothing at all, from before there were topics. The group
+ * assigns anew when a member subscribes something else: all topics but one, and then all. */
+static int ask_for_share(struct saga_bus *bus, struct saga_err *err)
+{
+    time_t now = saga_bus_seconds();
+    int n = bus->topics_n;
+
+    if (bus->lacks && bus->subscribed < n)
+        return subscribe(bus, n, err);
+    if (!bus->lacks || now < bus->share_at)
+        return 0;
+    bus->share_wait = bus->share_wait ? bus->share_wait * 2 : SHARE_FIRST;
+    if (bus->share_wait > SHARE_MOST)
+        bus->share_wait = SHARE_MOST;
+    bus->share_at = now + bus->share_wait;
+    if (!is_for_each(bus))
+        return 0;
+    saga_log_text(SAGA_WARN, "given no lane, though there is one for each",
+                  "the group is asked to assign them anew");
+    return subscribe(bus, n > 1 ? n - 1 : n, err);
 }
 
 static void *destroy(void *handle)
@@ -379,7 +442,7 @@ int saga_bus_serve(struct saga_bus *bus, struct saga_err *err)
     if (bus->patient.handle)
         rd_kafka_poll(bus->patient.handle, 0);
     poll_member(bus);
-    if (bus->fatal && join_again(bus, err) < 0)
+    if ((bus->fatal && join_again(bus, err) < 0) || ask_for_share(bus, err) < 0)
         return SAGA_FATAL;
     if (bus->producer_dead)
         return saga_err(err, SAGA_RETRY, "kafka producer failed");

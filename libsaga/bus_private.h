@@ -42,6 +42,10 @@ struct saga_bus {
     int topics_n;
     int32_t *lanes; /* assigned to us */
     int lanes_n;
+    int subscribed;    /* of topics */
+    bool lacks;        /* was assigned no lane */
+    time_t share_at;   /* when to ask for more */
+    time_t share_wait; /* s: before the next time, 0: has not asked */
     struct position {
         int64_t offset; /* of the next record to hand out, -1: not told yet */
         int64_t commit; /* to be committed, -1: nothing */

@@ -268,7 +268,6 @@ struct kafka_twin *kafka_twin(const char *group, const char *instance, const cha
                                        {"enable.auto.commit", "false"},
                                        {"partition.assignment.strategy", "range"}};
     struct kafka_twin *twin = calloc(1, sizeof *twin);
-    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
     rd_kafka_conf_t *conf = rd_kafka_conf_new();
     char error[256];
 
@@ -280,10 +279,29 @@ struct kafka_twin *kafka_twin(const char *group, const char *instance, const cha
     twin->member = rd_kafka_new(RD_KAFKA_CONSUMER, conf, error, sizeof error);
     MUST(twin->member, "kafka: %s", error);
     rd_kafka_poll_set_consumer(twin->member);
-    rd_kafka_topic_partition_list_add(list, topic, RD_KAFKA_PARTITION_UA);
+    kafka_twin_subscribe(twin, (const char *const[]){topic, NULL});
+    return twin;
+}
+
+void kafka_twin_subscribe(struct kafka_twin *twin, const char *const *names)
+{
+    rd_kafka_topic_partition_list_t *list = rd_kafka_topic_partition_list_new(1);
+
+    for (; *names; names++)
+        rd_kafka_topic_partition_list_add(list, *names, RD_KAFKA_PARTITION_UA);
     MUST_BE(rd_kafka_subscribe(twin->member, list), 0);
     rd_kafka_topic_partition_list_destroy(list);
-    return twin;
+}
+
+bool kafka_twin_has(struct kafka_twin *twin, const char *topic)
+{
+    rd_kafka_topic_partition_list_t *list;
+
+    MUST(!kafka_twin_fenced(twin), "the twin is fenced");
+    MUST_BE(rd_kafka_assignment(twin->member, &list), 0);
+    bool has = list->cnt && same(list->elems[0].topic, topic);
+    rd_kafka_topic_partition_list_destroy(list);
+    return has;
 }
 
 bool kafka_twin_fenced(struct kafka_twin *twin)

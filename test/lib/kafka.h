@@ -37,6 +37,10 @@ void kafka_limit(const char *topic, int bytes);
 struct kafka_twin;
 struct kafka_twin *kafka_twin(const char *group, const char *instance, const char *topic);
 bool kafka_twin_fenced(struct kafka_twin *twin);
+/* From now on it subscribes these, up to NULL, and no others. The group assigns anew. */
+void kafka_twin_subscribe(struct kafka_twin *twin, const char *const *names);
+bool kafka_twin_has(struct kafka_twin *twin,
+                    const char *topic); /* is given of this, and first of all */
 void kafka_twin_free(struct kafka_twin *twin);
 
 bool kafka_has_leaders(const char *name, int lanes); /* a topic, and has that many partitions */

@@ -183,6 +183,34 @@ START_TEST(a_fenced_process_joins_again)
 }
 END_TEST
 
+/* A static member that comes back is given what its name had, whatever that one subscribed (KAFKA-12759):
+ * an earlier version, say. Given no lane it asks for its share until it has it. */
+static void comes_back_after(const char *first, const char *second)
+{
+    const char *both[] = {world_topic(w, first), second ? world_topic(w, second) : NULL, NULL};
+
+    world_kill(world_member(w, PAYMENT, 0));
+    struct kafka_twin *other =
+        kafka_twin(text("%spayment-svc", w->prefix), "payment-0", world_topic(w, "payment.events"));
+    AWAIT(PATIENCE, kafka_twin_has(other, world_topic(w, "inventory.events")));
+    kafka_twin_subscribe(other, both);
+    AWAIT(PATIENCE, kafka_twin_has(other, world_topic(w, first)));
+    world_start(w, PAYMENT, 0);
+    AWAIT(PATIENCE, kafka_twin_fenced(other));
+    kafka_twin_free(other);
+    AWAIT(PATIENCE, are_shared());
+}
+
+START_TEST(a_name_that_had_no_lane_gets_its_share)
+{
+    AWAIT(PATIENCE, are_shared());
+    comes_back_after("order.events", NULL);
+    comes_back_after("order.dlq", "payment.dlq");
+    world_load(w, "share", 0, 200);
+    all_well("share", 200);
+}
+END_TEST
+
 /* Attack 9: lanes that stay with a process through a rebalance are kept as they are: their term is
  * not raised, nothing is sent again. */
 START_TEST(a_lane_that_stays_is_kept)
@@ -309,6 +337,7 @@ Suite *owners_suite(void)
     tcase_add_test(t, an_owner_paused_inside_its_transaction_is_ended);
     tcase_add_test(t, an_expelled_process_is_left_alone);
     tcase_add_test(t, a_fenced_process_joins_again);
+    tcase_add_test(t, a_name_that_had_no_lane_gets_its_share);
     tcase_add_test(t, a_lane_that_stays_is_kept);
     tcase_add_test(t, processes_come_and_go);
     tcase_add_test(t, stock_is_set_while_two_processes_reserve_it);
