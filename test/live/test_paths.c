@@ -456,6 +456,24 @@ START_TEST(an_unpaid_order_is_cancelled_in_time)
 }
 END_TEST
 
+/* No statement reads all rows of a table that grows with the orders, whatever PostgreSQL knew of the table when it
+ * made the plan: an index gives one row, if any, for a key that it is asked for. */
+START_TEST(rows_are_looked_up_by_their_keys)
+{
+    const char *much;
+
+    for (int service = ORDER; service <= PAYMENT; service++)
+        world_stop(world_member(w, service, 0)); /* which sends PostgreSQL's statistics home */
+    much = db_text(
+        w->db, "select string_agg(format('%%s: %%s rows for %%s keys', indexrelname, idx_tup_read,"
+               "                         idx_scan), ', ')"
+               "  from pg_stat_user_indexes"
+               " where indexrelname in ('orders_pkey', 'reservation_pkey', 'payment_pkey')"
+               "   and (idx_scan = 0 or idx_tup_read > 1.5 * idx_scan)");
+    MUST(!much, "%s", much);
+}
+END_TEST
+
 /* RULES.md, invariants 1 to 8, of all of the above. */
 START_TEST(it_all_balances)
 {
@@ -480,6 +498,7 @@ Suite *paths_suite(void)
     tcase_add_test(t, paying_early_is_paying);
     tcase_add_test(t, http_shows_orders_payments_stock);
     tcase_add_test(t, an_unpaid_order_is_cancelled_in_time);
+    tcase_add_test(t, rows_are_looked_up_by_their_keys);
     tcase_add_test(t, it_all_balances);
     suite_add_tcase(s, t);
     return s;
