@@ -36,9 +36,10 @@ void cache_filter_set(uint8_t *filter, uint32_t bit); /* as SETBIT numbers them 
 bool cache_filter_has(const uint8_t *filter, uint32_t bit);
 
 /* ---- Interest: for whom would the new values of a change be? In a shop of very many SKUs few of those that
- * a large batch changes are in the cache, and writing them all out is not worth its price; where many are
- * read, to read each again from the database costs more. {0}: nobody reads. Times in us. ---- */
-enum { CACHE_INTEREST_US = 10000000, CACHE_NARROW = 300 /* SKUs of a change */, CACHE_OFTEN = 8 };
+ * a large batch changes are in the cache, and writing them all out is not worth its price (2 to 3 us for each);
+ * where many are read, to read each again from the database costs more (about 200). {0}: nobody reads. Times in
+ * us. ---- */
+enum { CACHE_INTEREST_US = 10000000, CACHE_NARROW = 300 /* SKUs of a change */, CACHE_OFTEN = 64 };
 struct cache_interest {
     int64_t read_at; /* a value stood where something was told; 0: never */
     bool often;      /* at one in CACHE_OFTEN, or more, of what was told last */

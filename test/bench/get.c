@@ -2,7 +2,8 @@
  *
  *     get PORT CONNECTIONS RATE SECONDS     each connection GETs sku-0 to sku-999 at random, RATE a
  *                                           second on schedule, or as fast as it is answered if RATE is
- *                                           0; prints "READS/S P50 P99 MAX", ms, from when it was due
+ *                                           0; prints "READS/S P50 P99 MAX", ms, from when it was due.
+ *                                           SECONDS 0: until the service closes a connection
  *
  * An answer that is not 200, or none, ends it with status 1. */
 #include <arpa/inet.h>
@@ -29,6 +30,7 @@ struct connection {
 };
 
 static uint32_t seen[BUCKETS]; /* answers, by their time */
+static int64_t began, span;    /* span 0: until the service ends */
 
 static void fail(const char *what)
 {
@@ -54,6 +56,35 @@ static uint32_t some(void)
     return x;
 }
 
+static double quantile(int64_t all, double q)
+{
+    int64_t sum = 0, i = 0;
+
+    while (i < BUCKETS - 1 && (sum += seen[i]) < (int64_t)((double)all * q))
+        i++;
+    return (double)i * BUCKET_US / 1000;
+}
+
+static void report(void)
+{
+    int64_t all = 0, slowest = 0;
+
+    for (int64_t i = 0; i < BUCKETS; i++) {
+        all += seen[i];
+        slowest = seen[i] ? i : slowest;
+    }
+    printf("%.0f %.2f %.2f %.2f\n", (double)all * SECOND / (double)(now_us() - began),
+           quantile(all, 0.5), quantile(all, 0.99), (double)slowest * BUCKET_US / 1000);
+}
+
+static void closed(void)
+{
+    if (span)
+        fail("a connection is closed");
+    report();
+    exit(0);
+}
+
 static void ask(struct connection *c)
 {
     char request[128];
@@ -61,8 +92,8 @@ static void ask(struct connection *c)
         snprintf(request, sizeof request,
                  "GET /api/v1/inventory/sku-%u HTTP/1.1\r\nHost: localhost\r\n\r\n", some() % SKUS);
 
-    if (write(c->fd, request, (size_t)n) != n)
-        fail("a connection is closed");
+    if (send(c->fd, request, (size_t)n, MSG_NOSIGNAL) != n)
+        closed();
     c->waits = true;
     c->n = 0;
 }
@@ -85,7 +116,7 @@ static bool hear(struct connection *c)
     ssize_t n = read(c->fd, c->answer + c->n, sizeof c->answer - 1 - c->n);
 
     if (n <= 0)
-        fail("a connection is closed");
+        closed();
     c->n += (size_t)n;
     c->answer[c->n] = '\0';
     if (!is_whole(c))
@@ -94,15 +125,6 @@ static bool hear(struct connection *c)
     seen[bucket < 0 ? 0 : bucket < BUCKETS ? bucket : BUCKETS - 1]++;
     c->waits = false;
     return true;
-}
-
-static double quantile(int64_t all, double q)
-{
-    int64_t sum = 0, i = 0;
-
-    while (i < BUCKETS - 1 && (sum += seen[i]) < (int64_t)((double)all * q))
-        i++;
-    return (double)i * BUCKET_US / 1000;
 }
 
 static void connect_all(struct connection *c, int n, int port, int epoll)
@@ -141,29 +163,32 @@ static int64_t ask_due(struct connection *c, int n, int64_t now)
 int main(int argc, char **argv)
 {
     struct epoll_event event[256];
-    int64_t now, next, all = 0, slowest = 0;
+    int64_t now, next;
 
     if (argc != 5)
         fail("get PORT CONNECTIONS RATE SECONDS");
     const int n = atoi(argv[2]), rate = atoi(argv[3]);
-    const int64_t every = rate ? SECOND / rate : 0, span = atoll(argv[4]) * SECOND;
+    const int64_t every = rate ? SECOND / rate : 0;
     struct connection *c = calloc((size_t)n, sizeof *c);
     int epoll = epoll_create1(0);
     if (!c)
         fail("out of memory");
     connect_all(c, n, atoi(argv[1]), epoll);
-    const int64_t began = now_us();
+    span = atoll(argv[4]) * SECOND;
+    began = now_us();
     for (int i = 0; i < n; i++)
         c[i].due = began + (every ? (int64_t)(some() % (uint32_t)every) : 0);
-    for (next = began; (now = now_us()) < began + span;) {
+    for (next = began; (now = now_us(), !span || now < began + span);) {
         if (now >= next)
             next = ask_due(c, n, now);
-        int ready = epoll_wait(epoll, event, 256, next > now ? (int)((next - now) / 1000) : 0);
+        /* to the microsecond: in whole milliseconds it would ask again and again, with a processor that others need */
+        const int64_t wait = next > now ? next - now : 0;
+        const struct timespec until = {wait / SECOND, wait % SECOND * 1000};
+        int ready = epoll_pwait2(epoll, event, 256, &until, NULL);
         for (int i = 0; i < ready; i++) {
             struct connection *one = event[i].data.ptr;
             if (!hear(one))
                 continue;
-            all++;
             one->due = every ? one->due + every : now_us();
             if (!every)
                 ask(one);
@@ -171,9 +196,6 @@ int main(int argc, char **argv)
                 next = one->due;
         }
     }
-    for (int64_t i = 0; i < BUCKETS; i++)
-        slowest = seen[i] ? i : slowest;
-    printf("%.0f %.2f %.2f %.2f\n", (double)all * SECOND / (double)(now - began),
-           quantile(all, 0.5), quantile(all, 0.99), (double)slowest * BUCKET_US / 1000);
+    report();
     return 0;
 }

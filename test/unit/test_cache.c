@@ -162,10 +162,10 @@ START_TEST(values_are_for_who_reads)
     ck_assert(!cache_interest_in(&i, 1, 1));
     cache_interest_heard(&i, 1000, 0, 1);
     ck_assert(!cache_interest_in(&i, 1, 2));
-    cache_interest_heard(&i, 8 * 125 + 1, 125, 10); /* few of many: a narrow change only */
+    cache_interest_heard(&i, CACHE_OFTEN * 20 + 1, 20, 10); /* few of many: a narrow change only */
     ck_assert(cache_interest_in(&i, CACHE_NARROW, 10));
     ck_assert(!cache_interest_in(&i, CACHE_NARROW + 1, 10));
-    cache_interest_heard(&i, 8 * 125, 125, 20);
+    cache_interest_heard(&i, CACHE_OFTEN * 20, 20, 20);
     ck_assert(cache_interest_in(&i, 100000, 20));
     cache_interest_heard(&i, 0, 0, 30); /* nothing was told: nothing is known */
     ck_assert(cache_interest_in(&i, 100000, 20 + CACHE_INTEREST_US - 1));
