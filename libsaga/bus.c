@@ -249,6 +249,7 @@ static int join(struct saga_bus *bus, struct saga_err *err)
     char text[300], timeout[24], beat[24];
     rd_kafka_conf_t *rc = saga_bus_conf(bus, member, sizeof member / sizeof *member, err);
 
+    bus->share_wait = 0;
     if (!rc)
         return SAGA_FATAL;
     snprintf(timeout, sizeof timeout, "%" PRId64, bus->conf->session_timeout / 1000);
@@ -297,19 +298,26 @@ static bool is_for_each(struct saga_bus *bus)
  * assigns anew when a member subscribes something else: all topics but one, and then all. */
 static int ask_for_share(struct saga_bus *bus, struct saga_err *err)
 {
-    time_t now = saga_bus_seconds();
     int n = bus->topics_n;
 
-    if (bus->lacks && bus->subscribed < n)
-        return subscribe(bus, n, err);
-    if (!bus->lacks || now < bus->share_at)
+    if (!bus->lacks)
         return 0;
-    bus->share_wait = bus->share_wait ? bus->share_wait * 2 : SHARE_FIRST;
+    if (bus->subscribed < n)
+        return subscribe(bus, n, err);
+    time_t now = saga_bus_seconds();
+    if (now < bus->share_at)
+        return 0;
+    bool first = bus->share_wait == 0;
+    bus->share_wait = first ? SHARE_FIRST : bus->share_wait * 2;
     if (bus->share_wait > SHARE_MOST)
         bus->share_wait = SHARE_MOST;
     bus->share_at = now + bus->share_wait;
-    if (!is_for_each(bus))
+    if (!is_for_each(bus)) {
+        if (first)
+            saga_log_text(SAGA_INFO, "given no lane: a spare",
+                          "there are more processes than lanes, or they are being assigned");
         return 0;
+    }
     saga_log_text(SAGA_WARN, "given no lane, though there is one for each",
                   "the group is asked to assign them anew");
     return subscribe(bus, n > 1 ? n - 1 : n, err);

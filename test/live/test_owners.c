@@ -211,6 +211,23 @@ START_TEST(a_name_that_had_no_lane_gets_its_share)
 }
 END_TEST
 
+/* A process more than there are lanes is given none and asks for none: it waits for the others' end. */
+START_TEST(a_spare_only_looks)
+{
+    struct world *few = world_new("spare", 1, NULL);
+    struct member *owner = world_start(few, PAYMENT, 0), *spare;
+
+    AWAIT(PATIENCE, lanes_of(owner) == 1);
+    spare = world_start(few, PAYMENT, 1);
+    AWAIT(PATIENCE,
+          proc_said(spare->proc, "given no lane") || proc_said(owner->proc, "given no lane"));
+    MUST_BE(proc_count(spare->proc, "assign them anew") +
+                proc_count(owner->proc, "assign them anew"),
+            0);
+    world_free(few);
+}
+END_TEST
+
 /* Attack 9: lanes that stay with a process through a rebalance are kept as they are: their term is
  * not raised, nothing is sent again. */
 START_TEST(a_lane_that_stays_is_kept)
@@ -338,6 +355,7 @@ Suite *owners_suite(void)
     tcase_add_test(t, an_expelled_process_is_left_alone);
     tcase_add_test(t, a_fenced_process_joins_again);
     tcase_add_test(t, a_name_that_had_no_lane_gets_its_share);
+    tcase_add_test(t, a_spare_only_looks);
     tcase_add_test(t, a_lane_that_stays_is_kept);
     tcase_add_test(t, processes_come_and_go);
     tcase_add_test(t, stock_is_set_while_two_processes_reserve_it);
