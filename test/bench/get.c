@@ -5,11 +5,12 @@
  *                                           0; prints "READS/S P50 P99 MAX", ms, from when it was due.
  *                                           SECONDS 0: until the service closes a connection
  *
- * An answer that is not 200, or none, ends it with status 1. */
+ * Waits for a service that is starting. An answer that is not 200, or none, ends it with status 1. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -132,13 +133,17 @@ static void connect_all(struct connection *c, int n, int port, int epoll)
     struct sockaddr_in to = {.sin_family = AF_INET,
                              .sin_port = htons((uint16_t)port),
                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    const int64_t until = now_us() + STUCK_S * (int64_t)SECOND;
 
     for (int i = 0; i < n; i++) {
         struct epoll_event event = {.events = EPOLLIN, .data.ptr = &c[i]};
         int on = 1;
         c[i].fd = socket(AF_INET, SOCK_STREAM, 0);
-        if (connect(c[i].fd, (struct sockaddr *)&to, sizeof to) != 0)
-            fail(strerror(errno));
+        while (connect(c[i].fd, (struct sockaddr *)&to, sizeof to) != 0) {
+            if (errno != ECONNREFUSED || now_us() > until)
+                fail(strerror(errno));
+            poll(NULL, 0, 10);
+        }
         setsockopt(c[i].fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
         epoll_ctl(epoll, EPOLL_CTL_ADD, c[i].fd, &event);
     }
