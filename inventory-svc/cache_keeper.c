@@ -20,6 +20,7 @@ static struct {
     struct stock_change *first, **end;
     int queued; /* SKUs */
     int done;   /* changes in the list that are to leave it */
+    bool hurry; /* one of them not only with the next beat */
     bool doubt; /* something is not told and never will be: a new generation */
     bool stop;
     char why[200], address[64];
@@ -63,10 +64,15 @@ static struct stock_change *new_change(int n, int session)
     return change;
 }
 
+/* What changes very many SKUs is told with the next beat: until then there will be more of them, of the same
+ * SKUs. */
 static void be_done(struct stock_change *change)
 {
     change->end = DONE;
     keeper.done++;
+    if (change->n > CACHE_NARROW)
+        return;
+    keeper.hurry = true;
     pthread_cond_signal(&keeper.filled);
 }
 
@@ -236,9 +242,10 @@ static struct stock_change *collect(int64_t now, bool connected, bool *doubt)
         end = &c->next;
     }
     *doubt = keeper.doubt;
-    keeper.doubt = false;
+    keeper.doubt = keeper.hurry = false;
     saga_gauge(cache_metric.queue, keeper.queued);
     pthread_mutex_unlock(&keeper.lock);
+    cache_thin(taken);
     for (const struct stock_change *c = taken; c && connected; c = c->next)
         if (!c->creating)
             cache_tell(keeper.redis, c, cache_interest_in(&keeper.interest, c->n, now));
@@ -392,7 +399,8 @@ static void pass(void)
     release(taken, told, doubt);
 }
 
-/* Until something is done, or the next beat. -> false: we are to stop, and nothing is left */
+/* Until the next beat, or something is done that is not to wait for it. -> false: we are to stop, and
+ * nothing is left */
 static bool wait_for_work(void)
 {
     int64_t due = keeper.beat_due, now = cache_now();
@@ -401,7 +409,7 @@ static bool wait_for_work(void)
         due = now + BEAT_MS * MS;
     struct timespec t = {due / SECOND, due % SECOND * 1000};
     pthread_mutex_lock(&keeper.lock);
-    while (!keeper.stop && !keeper.done &&
+    while (!keeper.stop && !keeper.hurry &&
            pthread_cond_timedwait(&keeper.filled, &keeper.lock, &t) != ETIMEDOUT)
         ;
     bool go_on = !keeper.stop || (keeper.done && saga_redis_connected(keeper.redis));

@@ -4,7 +4,8 @@
  *
  * What bounds how old an answer may be: 1 s, of which 0.8 are used up here.
  *
- * A change is told before its COMMIT is sent (an open one) and again when that is done; the keeper, a
+ * A change is told before its COMMIT is sent (an open one) and again when that is done (one of very many
+ * SKUs: with the next beat, together with those that follow it until then, each SKU once); the keeper, a
  * thread of its own, sends tombstones for it: "no version below this one". Where a value stands that is
  * read, and a batch has it in memory, the new one takes its place: else each change of a hot SKU would
  * cost a read of the database. It is as good as what a reader fills in: committed, of the generation in
@@ -130,6 +131,8 @@ struct stock_change {
         char sku[65];
     } at[];
 };
+/* Of these, which are told together, oldest first: what a later one says as well is not told by an earlier one. */
+void cache_thin(struct stock_change *told);
 /* Puts it into redis' batch. values: the new ones, too, for those who read them. */
 void cache_tell(struct saga_redis *redis, const struct stock_change *change, bool values);
 

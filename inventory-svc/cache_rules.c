@@ -1,6 +1,8 @@
 /* See cache_rules.h. */
 #include "cache_rules.h"
 
+#include <stdlib.h>
+
 #include "mem.h"
 
 /* Digits up to a space. -> what follows it, NULL: it is no number */
@@ -65,6 +67,33 @@ void cache_interest_heard(struct cache_interest *i, int64_t skus, int64_t values
 bool cache_interest_in(const struct cache_interest *i, int n, int64_t now)
 {
     return i->read_at && now - i->read_at < CACHE_INTEREST_US && (n <= CACHE_NARROW || i->often);
+}
+
+static int by_number(const void *a, const void *b)
+{
+    const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+
+    return (x > y) - (x < y);
+}
+
+static bool says_no_more(const struct cache_word *w, const struct cache_word *later)
+{
+    return w->version <= later->version && strcmp(w->sku, later->sku) == 0;
+}
+
+/* By hash and place: the words on one SKU stand together, the later ones last. */
+void cache_newest(struct cache_word *word, int n)
+{
+    uint64_t *order = saga_alloc((size_t)n * sizeof *order);
+
+    for (int i = 0; i < n; i++)
+        order[i] = (uint64_t)saga_hash(word[i].sku) << 32 | (uint32_t)i;
+    qsort(order, (size_t)n, sizeof *order, by_number);
+    for (int i = 0; i < n; i++) {
+        struct cache_word *w = &word[(uint32_t)order[i]];
+        w->told = i + 1 == n || !says_no_more(w, &word[(uint32_t)order[i + 1]]);
+    }
+    free(order);
 }
 
 bool cache_breaker_lets(struct cache_breaker *b, int64_t now)

@@ -48,6 +48,15 @@ void cache_interest_heard(struct cache_interest *i, int64_t skus, int64_t values
 /* Whether a change of n SKUs is told with its new values. */
 bool cache_interest_in(const struct cache_interest *i, int n, int64_t now);
 
+/* ---- What is told together: of words on one SKU, in the order in which they were made, only the newest ---- */
+struct cache_word {
+    const char *sku;
+    int64_t version;
+    bool told; /* out */
+};
+/* told: no later word on this SKU is as new. (Rarely one too many is told: where hashes meet.) */
+void cache_newest(struct cache_word *word, int n);
+
 /* ---- The breaker: after so many failures in a row a server is left alone for a while; then one asks,
  * and its answer decides. {0} is closed. Times in us. ---- */
 enum cache_breaker_state { CACHE_CLOSED, CACHE_HALF_OPEN, CACHE_OPEN };

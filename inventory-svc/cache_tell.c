@@ -1,4 +1,6 @@
 /* What Redis is told of a change (cache_private.h says why). Of the keeper's thread. */
+#include <stdlib.h>
+
 #include "cache_private.h"
 
 static struct saga_redis_command command;
@@ -71,6 +73,38 @@ static void forget(const struct written *at, int n, int64_t generation)
         else
             saga_redis_word(c, "");
     }
+}
+
+static int words(const struct stock_change *told)
+{
+    int n = 0;
+
+    for (; told; told = told->next)
+        n += told->n;
+    return n;
+}
+
+void cache_thin(struct stock_change *told)
+{
+    const int all = words(told);
+
+    if (!told || all == told->n) /* each SKU once */
+        return;
+    struct cache_word *word = saga_alloc((size_t)all * sizeof *word);
+    int n = 0;
+    for (const struct stock_change *c = told; c; c = c->next)
+        for (int i = 0; i < c->n; i++)
+            word[n++] = (struct cache_word){c->at[i].sku, c->at[i].stock.version, false};
+    cache_newest(word, n);
+    n = 0;
+    for (struct stock_change *c = told; c; c = c->next) {
+        int kept = 0;
+        for (int i = 0; i < c->n; i++)
+            if (word[n++].told)
+                c->at[kept++] = c->at[i];
+        c->n = kept;
+    }
+    free(word);
 }
 
 void cache_tell(struct saga_redis *redis, const struct stock_change *change, bool values)

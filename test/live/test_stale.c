@@ -266,6 +266,34 @@ START_TEST(under_writes)
 }
 END_TEST
 
+/* Batches that change very many SKUs are told a little later: not too late either. */
+START_TEST(very_many_skus_at_once)
+{
+    enum { MANY = 500, MOST = 300 /* CACHE_NARROW */, ROUNDS = 5, ORDERS = 12 };
+    struct member *both[] = {process(0), process(1)};
+    int64_t width = 0; /* of the widest transaction */
+
+    for (int i = 0; i < MANY; i++)
+        post(both[i % 2], text("w-%d", i), 1000000);
+    begin_reading(both, 2);
+    for (int i = 0; i < ROUNDS * ORDERS; i++) {
+        const char *lines = text("s-%d 1 100", i % SHARE);
+        for (int j = 0; j < 99; j++)
+            lines = text("%s, w-%d 1 100", lines, (i * 99 + j) % MANY);
+        world_place(w, text("wide-%d", i), lines, "tok_ok");
+        if (i % ORDERS != ORDERS - 1)
+            continue;
+        kafka_flush(PATIENCE);
+        settle();
+        int64_t n = db_int(
+            w->db, "select max(n) from (select count(*) n from stock group by xmin::text) t");
+        width = n > width ? n : width;
+    }
+    end_reading("very many SKUs at once");
+    MUST(width > MOST, "no transaction changed more than %" PRId64 " SKUs", width);
+}
+END_TEST
+
 /* Who is answered a POST reads what it wrote, at any process. */
 START_TEST(a_post_is_read_at_once)
 {
@@ -498,6 +526,7 @@ Suite *stale_suite(void)
     tcase_add_unchecked_fixture(all, setup, teardown);
     tcase_set_timeout(all, 20 * PATIENCE);
     tcase_add_test(all, under_writes);
+    tcase_add_test(all, very_many_skus_at_once);
     tcase_add_test(all, a_post_is_read_at_once);
     tcase_add_loop_test(all, redis_fails, 0, sizeof harms / sizeof *harms);
     tcase_add_test(all, killed_before_telling);

@@ -173,6 +173,34 @@ START_TEST(values_are_for_who_reads)
 }
 END_TEST
 
+/* ---- What is told together ---- */
+
+/* Any words, most of them in the order of their versions: what is left says as much as all. One is left out
+ * only for a later one, and no two of a SKU are told where the later is as new. */
+START_TEST(only_the_newest_word_is_told)
+{
+    enum { MOST = 40 };
+    static const char *const names[] = {"a", "b", "c", "d", "apple", "apple-1", "apple-2"};
+    struct cache_word word[MOST];
+    uint32_t x = 1;
+
+    for (int n = 0; n <= MOST; n++) {
+        for (int i = 0; i < n; i++) {
+            x = x * 1664525 + 1013904223;
+            word[i] = (struct cache_word){names[(x >> 16) % 7], i + (x >> 24) % 8, false};
+        }
+        cache_newest(word, n);
+        for (int i = 0; i < n; i++) {
+            int next = i + 1; /* word on this SKU */
+            while (next < n && strcmp(word[next].sku, word[i].sku) != 0)
+                next++;
+            const bool said = next < n && word[next].version >= word[i].version;
+            ck_assert_msg(word[i].told == !said, "%d of %d: %s", i, n, word[i].sku);
+        }
+    }
+}
+END_TEST
+
 /* ---- The breaker ---- */
 
 /* Closed until the last of so many failures in a row; then it rests, asks once, and asks no second
@@ -227,6 +255,7 @@ Suite *cache_suite(void)
     tcase_add_test(all, bits_are_those_of_redis);
     tcase_add_test(all, the_bits_of_a_sku_do_not_change);
     tcase_add_test(all, values_are_for_who_reads);
+    tcase_add_test(all, only_the_newest_word_is_told);
     tcase_add_test(all, the_breaker);
     tcase_add_test(all, a_half_open_breaker_asks_again);
     suite_add_tcase(suite, all);
