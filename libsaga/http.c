@@ -344,11 +344,19 @@ static int turn(int wait_ms)
     return wait_ms < TURN_MS ? wait_ms : TURN_MS;
 }
 
+/* Nobody at work is interrupted for an answer: where all processors are busy it waits for its turn, some ms,
+ * and then answers all that have come meanwhile (sched(7): SCHED_BATCH). */
+static void stand_back(void)
+{
+    pthread_setschedparam(pthread_self(), SCHED_BATCH, &(struct sched_param){0});
+}
+
 static void *run(void *unused)
 {
     (void)unused;
     int wait_ms = 0;
     at_front = true;
+    stand_back();
     while (!atomic_load(&front.stop))
         wait_ms = turn(wait_ms);
     int64_t until = saga_conn_now() + DRAIN_S * 1000000;

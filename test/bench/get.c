@@ -11,6 +11,7 @@
 #include <inttypes.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -180,6 +181,8 @@ int main(int argc, char **argv)
         fail("out of memory");
     connect_all(c, n, atoi(argv[1]), epoll);
     span = atoll(argv[4]) * SECOND;
+    if (!span) /* nobody measures us: those who are measured beside us are not interrupted */
+        sched_setscheduler(0, SCHED_BATCH, &(struct sched_param){0});
     began = now_us();
     for (int i = 0; i < n; i++)
         c[i].due = began + (every ? (int64_t)(some() % (uint32_t)every) : 0);
