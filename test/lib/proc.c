@@ -24,19 +24,45 @@ struct proc {
 
 static struct proc *all;
 
-static void set_environment(const char *const *env)
+/* Whether one of these settings, "NAME=value" or "NAME" (it is not to be there), is of this variable. */
+static bool is_set(const char *variable, const char *const *env)
 {
+    const size_t n = strcspn(variable, "=");
+
     for (; env && *env; env++)
-        if (strchr(*env, '='))
-            putenv((char *)*env);
-        else
-            unsetenv(*env);
+        if (strcspn(*env, "=") == n && strncmp(*env, variable, n) == 0)
+            return true;
+    return false;
 }
 
-static void become(const char *program, const char *const *env, const char *log, pid_t parent)
+/* Ours with these settings, of which a later one counts. Only the list is to be freed. */
+static char **environment(const char *const *env)
+{
+    char **list;
+    size_t ours = 0, settings = 0, n = 0;
+
+    while (environ[ours])
+        ours++;
+    while (env && env[settings])
+        settings++;
+    list = calloc(ours + settings + 1, sizeof *list);
+    MUST(list, "out of memory");
+    for (size_t i = 0; i < ours; i++)
+        if (!is_set(environ[i], env))
+            list[n++] = environ[i];
+    for (size_t i = 0; i < settings; i++)
+        if (strchr(env[i], '=') && !is_set(env[i], env + i + 1))
+            list[n++] = (char *)env[i];
+    return list;
+}
+
+/* In a child of a process of several threads: only what a signal handler may call (POSIX, fork), no malloc. With
+ * AddressSanitizer's it waits for ever, now and then, for a lock that another thread had. */
+static void become(const char *program, char *const *env, const char *log, pid_t parent)
 {
     int out = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
     int in = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    char *const words[] = {(char *)program, NULL};
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     setpgid(0, 0); /* a stopped one would have the kernel hang up our group if its leader ends */
@@ -45,8 +71,7 @@ static void become(const char *program, const char *const *env, const char *log,
     dup2(in, 0);
     dup2(out, 1);
     dup2(out, 2);
-    set_environment(env);
-    execlp(program, program, (char *)NULL);
+    execvpe(program, words, env);
     dprintf(2, "%s: %s\n", program, strerror(errno));
     _exit(127);
 }
@@ -73,13 +98,15 @@ void proc_find_programs(void)
 struct proc *proc_start(const char *program, const char *const *env, const char *log)
 {
     struct proc *p = calloc(1, sizeof *p);
+    char **variables = environment(env);
     pid_t parent = getpid();
 
     MUST(p && (p->program = strdup(program)) && (p->log = strdup(log)), "out of memory");
     fflush(NULL);
     p->pid = fork();
     if (p->pid == 0)
-        become(program, env, log, parent);
+        become(program, variables, log, parent);
+    free(variables);
     MUST(p->pid > 0, "fork: %s", strerror(errno));
     p->next = all;
     all = p;
